@@ -1,0 +1,71 @@
+"""Built-in data sets: what is known of them without reading them.
+
+The split rule, for built-in sets that come without one: within each class images are ordered by the
+SHA-256 of their pixels (identical images are one). The first fifth (rounded) is the test split, for
+every job and for ever. The rest is ordered again by the SHA-256 of the seed and the pixels;
+the first `validation_fraction` of it (rounded, at least one) is the validation split,
+and what is left trains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specs.registry import Registry
+
+TEST_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class BuiltinDataset:
+    """A data set that a library ships; `class_images` counts the images of each class."""
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    class_images: tuple[int, ...]
+    channels: int
+    native_size: int
+    image_size: int
+    target: str
+    source: str
+
+    @property
+    def id(self) -> str:
+        return f"ds_{self.name}"
+
+    @property
+    def images(self) -> int:
+        return sum(self.class_images)
+
+
+def share(count: int, fraction: float) -> int:
+    """How many of `count` images a split of this fraction takes: rounded half up, at least one."""
+    return max(1, int(count * fraction + 0.5))
+
+
+def split_sizes(dataset: BuiltinDataset, validation_fraction: float) -> dict[str, int]:
+    """Images in each split by the rule at the top of this file."""
+    test = [share(count, TEST_FRACTION) for count in dataset.class_images]
+    rest = [count - taken for count, taken in zip(dataset.class_images, test, strict=True)]
+    validation = sum(share(count, validation_fraction) for count in rest)
+    return {"train": sum(rest) - validation, "validation": validation, "test": sum(test)}
+
+
+BUILTIN_DATASETS: Registry[BuiltinDataset] = Registry(
+    "data set",
+    [
+        BuiltinDataset(
+            name="digits",
+            title="Handwritten digits, 8 x 8, 16 grey levels",
+            classes=tuple("0123456789"),
+            class_images=(178, 182, 177, 183, 181, 182, 181, 179, 174, 180),
+            channels=1,
+            native_size=8,
+            image_size=16,
+            target="nets.datasets:digits",
+            source="Alpaydin, Kaynak: Optical Recognition of Handwritten Digits, UCI, 1998 (its test part, as "
+            "scikit-learn ships it)",
+        )
+    ],
+)

@@ -1,0 +1,115 @@
+"""Job specs: the body of POST /v1/jobs, the job's JSON in the database, the argument of its task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, TypeAdapter, create_model
+from pydantic_core import PydanticCustomError
+
+from specs.architectures import Architecture
+from specs.augmentations import Augmentation
+from specs.optimizers import Optimizer
+from specs.options import Strict
+from specs.pruning import PRUNING_METHODS
+from specs.registry import UnknownName
+from specs.schedules import Schedule
+
+NAME_PATTERN = r"^\w[\w .,()+-]{0,99}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Device = Literal["auto", "cpu", "xpu"]
+Epochs = Annotated[int, Field(ge=1, le=10_000)]
+BatchSize = Annotated[int, Field(ge=1, le=8192)]
+
+
+class EarlyStopping(Strict):
+    """Stop when validation loss has not fallen for `patience` epochs."""
+
+    patience: Annotated[int, Field(ge=1, le=1000)] = Field(default=2, description="Epochs to wait for a better one.")
+
+
+class TrainSpec(Strict):
+    """Train a network from random weights; the epoch of the best validation accuracy becomes the model."""
+
+    kind: Literal["train"] = "train"
+    name: Name | None = Field(default=None, description="Of the job and its model; a label, not an id.")
+    dataset: Name = Field(description="Id or name of a data set.", examples=["digits"])
+    architecture: Architecture = Field(description="The network: a name, or a name with options.")
+    optimizer: Optimizer = Field(default="adam", validate_default=True, description="A name, or a name with options.")
+    schedule: Schedule = Field(default="constant", validate_default=True, description="Of the learning rate.")
+    epochs: Epochs = Field(default=20, description="Passes over the training split.")
+    batch_size: BatchSize = Field(default=64, description="Images per step; at most the training split.")
+    augmentation: Augmentation = Field(default="none", validate_default=True, description="Of training images.")
+    image_size: Annotated[int, Field(ge=8, le=512)] | None = Field(
+        default=None, description="Side in pixels that images are resized to; by default the data set's own."
+    )
+    validation_fraction: Annotated[float, Field(ge=0.01, le=0.9, allow_inf_nan=False)] = Field(
+        default=0.2, description="Share of the images that are not for testing, kept to choose the best epoch."
+    )
+    early_stopping: EarlyStopping | None = Field(default=None, description="Off when null.")
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
+        default=0, description="Of weights, data order, augmentation and validation split."
+    )
+    device: Device = Field(default="auto", description="`auto` takes the fastest that the worker found to work.")
+
+
+class FineTune(Strict):
+    """Retraining after the cut; weights that were cut stay zero."""
+
+    epochs: Epochs = Field(default=5, description="Passes over the training split of the parent's job.")
+    batch_size: BatchSize = Field(default=64, description="Images per step.")
+    optimizer: Optimizer = Field(default="adam", validate_default=True, description="A name, or a name with options.")
+    schedule: Schedule = Field(default="cosine", validate_default=True, description="Of the learning rate.")
+
+
+class PruneSpec(Strict):
+    """Prune a trained model and retrain it; the parent model stays as it is."""
+
+    kind: Literal["prune"] = "prune"
+    name: Name | None = Field(default=None, description="Of the job and its model; a label, not an id.")
+    model: Name = Field(description="Id, alias or name of the model to prune.")
+    method: str = Field(default="magnitude", description="Which pruning method.")
+    fine_tune: FineTune | None = Field(default=FineTune(), description="No retraining when null.")
+    device: Device = Field(default="auto", description="`auto` takes the fastest that the worker found to work.")
+
+
+def _prune_class(name: str, options: type[Strict]) -> type[PruneSpec]:
+    method: Any = (Literal[name], Field(default=name))
+    bases: Any = (PruneSpec, options)
+    made: type[PruneSpec] = create_model(
+        f"PruneBy{name.title().replace('-', '')}", __base__=bases, __module__=__name__, method=method
+    )
+    return made
+
+
+def _known_method(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    chosen = {"method": "magnitude", **value}
+    try:
+        PRUNING_METHODS[chosen["method"]]
+    except UnknownName as error:
+        context = {"field": "method", "hint": error.hint}
+        raise PydanticCustomError("unknown_name", "There is no pruning method of this name.", context) from None
+    return chosen
+
+
+PRUNE_CLASSES = tuple(_prune_class(method.name, method.options) for method in PRUNING_METHODS.values())
+
+if TYPE_CHECKING:
+    JobSpec = TrainSpec | PruneSpec
+else:
+    _prune = Union[PRUNE_CLASSES]  # noqa: UP007 - the members are known only at run time
+    if len(PRUNE_CLASSES) > 1:
+        _prune = Annotated[_prune, Discriminator("method")]
+    JobSpec = Annotated[
+        TrainSpec | Annotated[_prune, BeforeValidator(_known_method)],
+        Discriminator("kind"),
+    ]
+
+JOB_SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
+
+
+def parse_job(text: str) -> JobSpec:
+    """The spec written by `model_dump_json` of a job spec."""
+    return JOB_SPEC.validate_json(text)

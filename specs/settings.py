@@ -1,0 +1,71 @@
+"""Settings shared by the processes of one installation: environment variables that begin with PRUNEYARD_."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEBIBYTE = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Where data lies and how the processes behave."""
+
+    model_config = SettingsConfigDict(env_prefix="PRUNEYARD_", env_ignore_empty=True)
+
+    home: Path = Field(default=Path("var"), description="Data folder: database, models, checkpoints.")
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL; by default SQLite in the data folder.")
+    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8000, description="Port the API listens on.")
+    api_key: SecretStr | None = Field(default=None, description="When set, every route but health asks for it.")
+    max_body_bytes: Annotated[int, Field(ge=1024)] = Field(default=32 * MEBIBYTE, description="Of one request.")
+    max_pixels: Annotated[int, Field(ge=1024)] = Field(default=50_000_000, description="Of one image, before decoding.")
+    model_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=512 * MEBIBYTE, description="Of loaded models' weights; the least recently used go first."
+    )
+    max_queued_images: Annotated[int, Field(ge=1)] = Field(default=1024, description="Waiting for one model.")
+    inference_threads: Annotated[int, Field(ge=0, le=256)] = Field(
+        default=0, description="Of the runtime; 0 takes the physical cores."
+    )
+    training_threads: Annotated[int, Field(ge=0, le=256)] = Field(
+        default=0, description="Of a training; 0 takes the physical cores."
+    )
+    worker_ttl_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=30.0, description="A worker on another machine that has not beaten for so long is dead."
+    )
+    stall_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=1800.0, description="A training that makes no step for so long is stopped."
+    )
+    shutdown_grace_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=20.0, description="What a training gets to write its checkpoint when the worker is asked to stop."
+    )
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL of the database."""
+        return self.database_url or f"sqlite:///{self.home.absolute() / 'pruneyard.db'}"
+
+    @model_validator(mode="after")
+    def _key_beyond_loopback(self) -> Self:
+        if self.api_key is not None and not self.api_key.get_secret_value().strip():
+            raise ValueError("PRUNEYARD_API_KEY is blank; give a key or unset it.")
+        if self.api_key is None and not is_loopback(self.host):
+            raise ValueError(
+                "PRUNEYARD_HOST is not a loopback address and PRUNEYARD_API_KEY is not set: anybody who reaches this "
+                "machine could use it. Set PRUNEYARD_API_KEY, or PRUNEYARD_HOST=127.0.0.1."
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

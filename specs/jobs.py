@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, TypeAdapter, create_model
 from pydantic_core import PydanticCustomError
@@ -76,10 +76,9 @@ class PruneSpec(Strict):
 def _prune_class(name: str, options: type[Strict]) -> type[PruneSpec]:
     method: Any = (Literal[name], Field(default=name))
     bases: Any = (PruneSpec, options)
-    made: type[PruneSpec] = create_model(
-        f"PruneBy{name.title().replace('-', '')}", __base__=bases, __module__=__name__, method=method
-    )
-    return made
+    title = f"PruneBy{name.title().replace('-', '')}"
+    made: Any = create_model(title, __base__=bases, __module__=__name__, method=method)
+    return cast(type[PruneSpec], made)
 
 
 def _known_method(value: Any) -> Any:

@@ -1,0 +1,152 @@
+"""Artifacts on disk, reached by id: models, checkpoints, exported graphs.
+
+A directory appears whole or not at all: it is written under a temporary name, its files and itself are
+synchronised to the disk, it is renamed, and its parent is synchronised. Only then may a row point at it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from store.errors import NotFound, StorageFull
+from store.ids import ID_PATTERN
+
+CHECKPOINT_PATTERN = re.compile(r"^[0-9]{1,18}-[0-9]{1,9}$")
+GRAPH_PATTERN = re.compile(r"^[0-9a-f]{64}$")
+STALE_SECONDS = 3600.0
+
+
+def make_private(directory: Path) -> Path:
+    """The directory, made if need be, readable by its owner only."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory
+
+
+class Artifacts:
+    """The artifacts of one data folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home.absolute()
+
+    def model(self, model_id: str) -> Path:
+        """Where a model's files are."""
+        return self.home / "models" / _checked(model_id)
+
+    def checkpoint(self, job_id: str, directory: str) -> Path:
+        """Where a checkpoint's files are."""
+        if not CHECKPOINT_PATTERN.match(directory):
+            raise NotFound("checkpoint")
+        return self.home / "checkpoints" / _checked(job_id) / directory
+
+    def checkpoints(self, job_id: str) -> Path:
+        """Where all checkpoints of a job are."""
+        return self.home / "checkpoints" / _checked(job_id)
+
+    def job_log(self, job_id: str) -> Path:
+        """Where the output of a job's process goes."""
+        return make_private(self.home / "logs") / f"{_checked(job_id)}.log"
+
+    @contextmanager
+    def new_directory(self, target: Path) -> Iterator[Path]:
+        """An empty directory to fill; at the end of the block it becomes `target`, durably."""
+        parent = make_private(target.parent)
+        filling = parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
+        filling.mkdir(mode=0o700)
+        try:
+            with _room():
+                yield filling
+                for path in filling.iterdir():
+                    _synchronise(path)
+                _synchronise(filling)
+                filling.rename(target)
+                _synchronise(parent)
+        finally:
+            shutil.rmtree(filling, ignore_errors=True)
+
+    def remove(self, target: Path) -> None:
+        """Removes a directory: at once out of sight, then its files."""
+        doomed = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
+        try:
+            target.rename(doomed)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def remove_leftovers(self) -> int:
+        """Removes temporary directories of processes that died; how many there were."""
+        doomed = [path for path in self.home.glob("*/**/.*.tmp") if _is_stale(path)]
+        for path in doomed:
+            shutil.rmtree(path, ignore_errors=True)
+        return len(doomed)
+
+    def graphs(self) -> GraphCache:
+        """Exported graphs, kept by key."""
+        return GraphCache(make_private(self.home / "graphs"))
+
+
+class GraphCache:
+    """Exported graphs without weights: a cache, so a damaged or missing file is merely made again."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def get(self, key: str) -> bytes | None:
+        """The graph kept under this key."""
+        try:
+            return self._path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keeps a graph under this key."""
+        temporary = self._path(key).with_suffix(f".{secrets.token_hex(8)}.tmp")
+        with _room():
+            temporary.write_bytes(data)
+            _synchronise(temporary)
+            temporary.replace(self._path(key))
+
+    def _path(self, key: str) -> Path:
+        if not GRAPH_PATTERN.match(key):
+            raise NotFound("graph")
+        return self._directory / f"{key}.onnx.zst"
+
+
+def _checked(identifier: str) -> str:
+    if not ID_PATTERN.match(identifier):
+        raise NotFound("artifact")
+    return identifier
+
+
+def _synchronise(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows has no handle on directories to synchronise
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_stale(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > STALE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise StorageFull("There is no room left in the data folder.") from error
+        raise

@@ -1,0 +1,111 @@
+"""Checkpoints of running jobs: which directories are complete, which one to go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from formats.files import DamagedFiles, FileRecord, record_files, verify_files
+from store.artifacts import Artifacts
+from store.database import Database
+from store.events import record
+from store.queue import Claim, held
+from store.tables import Checkpoint
+
+MANIFEST_NAME = "manifest.json"
+RECORDS = TypeAdapter(dict[str, FileRecord])
+NEWEST_KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one claimed job."""
+
+    def __init__(self, database: Database, artifacts: Artifacts, claim: Claim) -> None:
+        self._database = database
+        self._artifacts = artifacts
+        self._claim = claim
+
+    def save(self, write: Callable[[Path], None], *, epoch: int, step: int, best: bool) -> None:
+        """Has `write` fill a directory, makes it durable, then points the database at it; old ones are removed."""
+        name = f"{step}-{self._claim.attempt}"
+        target = self._artifacts.checkpoint(self._claim.job_id, name)
+        self._artifacts.remove(target)
+        with self._artifacts.new_directory(target) as directory:
+            write(directory)
+            records = RECORDS.dump_json(record_files(directory, leave_out=MANIFEST_NAME), indent=1)
+            (directory / MANIFEST_NAME).write_bytes(records)
+        with self._database.write() as session:
+            held(session, self._claim)
+            row = Checkpoint(
+                job_id=self._claim.job_id,
+                directory=name,
+                attempt=self._claim.attempt,
+                epoch=epoch,
+                step=step,
+                best=best,
+            )
+            _replace(session, row)
+            doomed = _beyond_keeping(session, self._claim.job_id)
+        for directory_name in doomed:
+            self._artifacts.remove(self._artifacts.checkpoint(self._claim.job_id, directory_name))
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint that is whole; damaged ones are passed over, with an event."""
+        return self._first_whole(best_only=False)
+
+    def best(self) -> Path | None:
+        """The newest checkpoint that was the best when it was written, if it is whole."""
+        return self._first_whole(best_only=True)
+
+    def _first_whole(self, *, best_only: bool) -> Path | None:
+        with self._database.read() as session:
+            rows = list_checkpoints(session, self._claim.job_id)
+        for row in rows:
+            path = self._artifacts.checkpoint(self._claim.job_id, row.directory)
+            if best_only and not row.best:
+                continue
+            try:
+                verify_files(path, RECORDS.validate_json((path / MANIFEST_NAME).read_bytes()))
+            except (OSError, ValidationError, DamagedFiles):
+                self._warn_of(row)
+            else:
+                return path
+        return None
+
+    def _warn_of(self, row: Checkpoint) -> None:
+        with self._database.write() as session:
+            held(session, self._claim)
+            message = "A checkpoint is damaged and was passed over."
+            record(session, row.job_id, "warning", {"message": message, "checkpoint": row.directory})
+
+
+def list_checkpoints(session: Session, job_id: str) -> list[Checkpoint]:
+    """Checkpoints of a job, newest first."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.number.desc())
+    return list(session.scalars(query))
+
+
+def forget_checkpoints(session: Session, job_id: str) -> None:
+    """Forgets all checkpoints of a job that has succeeded; its model stands for them."""
+    session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id))
+
+
+def _replace(session: Session, row: Checkpoint) -> None:
+    same = (Checkpoint.job_id == row.job_id) & (Checkpoint.directory == row.directory)
+    session.execute(delete(Checkpoint).where(same))
+    session.add(row)
+    session.flush()
+
+
+def _beyond_keeping(session: Session, job_id: str) -> list[str]:
+    """Forgets all but the two newest and the best; their directories."""
+    rows = list_checkpoints(session, job_id)
+    best = next((row for row in rows if row.best), None)
+    doomed = [row for row in rows[NEWEST_KEPT:] if row is not best]
+    for row in doomed:
+        session.delete(row)
+    return [row.directory for row in doomed]

@@ -1,0 +1,125 @@
+"""The database: one `with database.write() as session:` block is one transaction.
+
+SQLite: WAL, full synchronisation (a job that was answered 202 survives a power cut), foreign keys on,
+and each writing transaction begins IMMEDIATE: one that reads first and writes later would otherwise fail with
+"database is locked" without waiting, when another one wrote in between (https://sqlite.org/lang_transaction.html).
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from store.errors import StorageFull, StoreBusy
+
+BUSY_SECONDS = 5.0
+SAFE_SQLITE = (3, 51, 3)
+SAFE_BACKPORTS = ((3, 44, 6), (3, 50, 7))
+
+log = structlog.get_logger()
+
+
+class Database:
+    """Engines for one URL: a single writing connection, and several that only read."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            warn_of_old_sqlite()
+            self._writer = self._sqlite_engine(pool_size=1, begin="BEGIN IMMEDIATE")
+            self._reader = self._sqlite_engine(pool_size=16, begin="BEGIN")
+        else:
+            self._writer = self._reader = create_engine(self.url, pool_pre_ping=True, pool_timeout=BUSY_SECONDS)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that may write: committed at the end of the block, rolled back if an error leaves it."""
+        with _sentences(), Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that sees one state of the database and writes nothing."""
+        with _sentences(), Session(self._reader, expire_on_commit=False, autoflush=False) as session:
+            yield session
+
+    def probe(self) -> None:
+        """Raises StoreBusy or StorageFull unless a write transaction can be had."""
+        with self.write() as session:
+            session.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._writer.dispose()
+        self._reader.dispose()
+
+    @property
+    def writer(self) -> Engine:
+        """For migrations only."""
+        return self._writer
+
+    def _sqlite_engine(self, *, pool_size: int, begin: str) -> Engine:
+        engine = create_engine(
+            self.url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=BUSY_SECONDS,
+            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+        )
+        event.listen(engine, "connect", _prepare_connection)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        return engine
+
+
+def _prepare_connection(connection: Any, _record: Any) -> None:
+    # The driver would begin transactions by its own rules; we begin them ourselves.
+    connection.isolation_level = None
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "journal_size_limit=67108864",
+        "trusted_schema=OFF",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeout as error:
+        raise StoreBusy("All connections to the database are in use.") from error
+    except OperationalError as error:
+        raise _translated(error) from error
+
+
+def _translated(error: OperationalError) -> Exception:
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return StoreBusy("The database is held by another process.")
+    if code == sqlite3.SQLITE_FULL or getattr(error.orig, "errno", None) == errno.ENOSPC:
+        return StorageFull("There is no room left for the database.")
+    return error
+
+
+def warn_of_old_sqlite() -> None:
+    """Says so if this SQLite has the WAL-reset bug (3.7.0 to 3.51.2, https://sqlite.org/wal.html#walresetbug)."""
+    version = sqlite3.sqlite_version_info
+    fixed = version >= SAFE_SQLITE or any(version[:2] == safe[:2] and version >= safe for safe in SAFE_BACKPORTS)
+    if not fixed:
+        log.warning(
+            "sqlite has a rare bug that can damage a database used by several processes; update Python or SQLite",
+            version=sqlite3.sqlite_version,
+            fixed_in="3.51.3",
+        )

@@ -1,0 +1,39 @@
+"""What can go wrong when remembering: one class a sentence."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """The base of all errors of this room."""
+
+
+class NotFound(StoreError):
+    """Nothing of this kind bears this id or name."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"There is no {kind} of this id or name.")
+        self.kind = kind
+
+
+class Conflict(StoreError):
+    """What is asked does not fit the state things are in."""
+
+
+class LostClaim(StoreError):
+    """The job is no longer this worker's at this attempt: whoever hears this stops writing."""
+
+
+class KeyReused(StoreError):
+    """An idempotency key came back with another request."""
+
+
+class StoreBusy(StoreError):
+    """The database is held by somebody else for longer than we wait."""
+
+
+class StorageFull(StoreError):
+    """There is no room left on the disk."""
+
+
+class OutdatedDatabase(StoreError):
+    """The database is not at the version this program needs."""

@@ -1,0 +1,58 @@
+"""Whether processes of this machine are alive."""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+CREATED_TOLERANCE_SECONDS = 2.0
+POLL_SECONDS = 0.5
+
+
+def this_place() -> str:
+    """Names the set of processes among which a process id means the same process: machine, boot, namespace."""
+    return "/".join((platform.node(), _read_boot_id(), _read_namespace()))[:200]
+
+
+def _read_boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return str(int(psutil.boot_time()) // 60)
+
+
+def _read_namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return "-"
+
+
+def process_runs(pid: int, *, created: float | None = None) -> bool:
+    """Whether this process runs; with `created` (seconds since 1970), only if it is not a later one of the same id."""
+    try:
+        process = psutil.Process(pid)
+        same = created is None or abs(process.create_time() - created) < CREATED_TOLERANCE_SECONDS
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def when_gone(pid: int, action: Callable[[], None]) -> threading.Thread:
+    """Calls `action`, on a thread of its own, once process `pid` is gone."""
+
+    def watch() -> None:
+        pause = threading.Event()
+        while process_runs(pid):
+            pause.wait(POLL_SECONDS)
+        action()
+
+    thread = threading.Thread(target=watch, name="parent-watch", daemon=True)
+    thread.start()
+    return thread

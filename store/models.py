@@ -1,0 +1,114 @@
+"""Published models: found by id, alias or name; aliases that move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from store.errors import Conflict, NotFound
+from store.ids import new_id
+from store.queue import Claim, held
+from store.tables import Alias, Job, Model, now
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What is remembered of a model beside its files."""
+
+    id: str
+    name: str
+    kind: str
+    dataset: str
+    parent: str | None
+    weights_sha256: str
+    bytes: int
+    facts: dict[str, Any]
+    latency: dict[str, Any] | None
+
+
+def publish(session: Session, claim: Claim, publication: Publication) -> Model:
+    """Enters a model whose files are in place; part of the transaction that ends its job."""
+    held(session, claim)
+    model = Model(**vars(publication), status="ready", job_id=claim.job_id, family=_family(session, publication))
+    session.add(model)
+    session.flush()
+    return model
+
+
+def _family(session: Session, publication: Publication) -> str:
+    if publication.parent is None:
+        return new_id("fam")
+    parent = session.scalar(select(Model.family).where(Model.id == publication.parent))
+    return parent or new_id("fam")
+
+
+def find_model(session: Session, reference: str) -> Model:
+    """The model of this id, else of this alias, else the newest of this name; NotFound if there is none."""
+    by_id = select(Model).where(Model.id == reference)
+    by_alias = select(Model).join(Alias, Alias.model_id == Model.id).where(Alias.alias == reference)
+    by_name = select(Model).where(Model.name == reference).order_by(Model.number.desc()).limit(1)
+    for query in (by_id, by_alias, by_name):
+        if (model := session.scalar(query)) is not None:
+            return model
+    raise NotFound("model")
+
+
+def list_models(session: Session, *, before: int | None = None, limit: int = 50) -> list[Model]:
+    """Models numbered below `before`, newest first."""
+    query = select(Model).order_by(Model.number.desc()).limit(limit)
+    if before is not None:
+        query = query.where(Model.number < before)
+    return list(session.scalars(query))
+
+
+def count_models(session: Session) -> int:
+    """How many models there are."""
+    return session.scalar(select(func.count()).select_from(Model)) or 0
+
+
+def aliases_of(session: Session, model_ids: list[str]) -> dict[str, list[str]]:
+    """The aliases that point at each of these models."""
+    found: dict[str, list[str]] = {model_id: [] for model_id in model_ids}
+    for alias in session.scalars(select(Alias).where(Alias.model_id.in_(model_ids)).order_by(Alias.alias)):
+        found[alias.model_id].append(alias.alias)
+    return found
+
+
+def delete_model(session: Session, model_id: str) -> None:
+    """Forgets a model; refused while an alias points at it or an unfinished job needs it."""
+    model = session.scalar(select(Model).where(Model.id == model_id).with_for_update())
+    if model is None:
+        raise NotFound("model")
+    aliases = aliases_of(session, [model.id])[model.id]
+    if aliases:
+        raise Conflict(f"The alias {aliases[0]!r} points at this model; move or delete the alias first.")
+    waiting = select(Job.id).where(Job.status.in_(("queued", "running", "paused")), Job.spec.contains(model.id))
+    if (job := session.scalar(waiting.limit(1))) is not None:
+        raise Conflict(f"The unfinished job {job} needs this model; cancel it first.")
+    session.delete(model)
+
+
+def set_alias(session: Session, alias: str, reference: str) -> Alias:
+    """Points an alias at a model; an id cannot be an alias."""
+    model = find_model(session, reference)
+    row = session.get(Alias, alias, with_for_update=True) or Alias(alias=alias)
+    row.model_id, row.updated_at = model.id, now()
+    session.add(row)
+    session.flush()
+    return row
+
+
+def list_aliases(session: Session) -> list[Alias]:
+    """All aliases by name."""
+    return list(session.scalars(select(Alias).order_by(Alias.alias)))
+
+
+def delete_alias(session: Session, alias: str) -> None:
+    """Removes an alias; the model stays."""
+    row = session.get(Alias, alias)
+    if row is None:
+        raise NotFound("alias")
+    session.delete(row)

@@ -1,0 +1,212 @@
+"""The job queue. Functions take part in the caller's transaction and never commit.
+
+Delivery is at least once. Each claim raises the job's `attempt`; whatever a worker writes, it writes through
+`held`, which refuses it once the job is no longer running at that attempt. So a worker that was
+thought dead and comes back can change nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from store.errors import Conflict, KeyReused, LostClaim, NotFound
+from store.events import record
+from store.ids import new_id
+from store.tables import IdempotencyKey, Job, now
+
+MAX_CRASHES = 3
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to one attempt at one job."""
+
+    job_id: str
+    attempt: int
+
+
+def enqueue(session: Session, *, kind: str, name: str, spec: str, priority: int = 0) -> Job:
+    """A new job at the end of the queue; `spec` is JSON."""
+    job = Job(id=new_id("job"), kind=kind, name=name, spec=spec, priority=priority, status="queued")
+    session.add(job)
+    session.flush()
+    _record_state(session, job)
+    return job
+
+
+def replay(session: Session, key: str, request: bytes) -> Job | None:
+    """The job that this idempotency key made before; KeyReused if it was for another request."""
+    known = session.get(IdempotencyKey, key)
+    if known is None:
+        return None
+    if known.request_sha256 != hashlib.sha256(request).hexdigest():
+        raise KeyReused("This Idempotency-Key was used with another body.")
+    return find_job(session, known.job_id)
+
+
+def remember_key(session: Session, key: str, request: bytes, job: Job) -> None:
+    """Ties an idempotency key to the job it made."""
+    digest = hashlib.sha256(request).hexdigest()
+    session.add(IdempotencyKey(key=key, request_sha256=digest, job_id=job.id))
+
+
+def find_job(session: Session, job_id: str) -> Job:
+    """The job of this id, or NotFound."""
+    job = session.scalar(select(Job).where(Job.id == job_id))
+    if job is None:
+        raise NotFound("job")
+    return job
+
+
+def list_jobs(session: Session, *, before: int | None = None, status: str | None = None, limit: int = 50) -> list[Job]:
+    """Jobs numbered below `before`, newest first."""
+    query = select(Job).order_by(Job.number.desc()).limit(limit)
+    if before is not None:
+        query = query.where(Job.number < before)
+    if status is not None:
+        query = query.where(Job.status == status)
+    return list(session.scalars(query))
+
+
+def queue_position(session: Session, job: Job) -> int | None:
+    """How many queued jobs will be claimed before this one; None if it is not queued."""
+    if job.status != "queued":
+        return None
+    earlier = or_(Job.priority > job.priority, (Job.priority == job.priority) & (Job.number < job.number))
+    count = session.scalar(select(func.count()).select_from(Job).where(Job.status == "queued", earlier))
+    return count or 0
+
+
+def claim(session: Session, worker: str) -> Claim | None:
+    """Takes the first queued job for this worker, if there is one."""
+    query = (
+        select(Job)
+        .where(Job.status == "queued")
+        .order_by(Job.priority.desc(), Job.number)
+        .limit(1)
+        # PostgreSQL: rows that another worker is just taking are passed over. SQLite has one writer at a time.
+        .with_for_update(skip_locked=True)
+    )
+    job = session.scalar(query)
+    if job is None:
+        return None
+    job.status, job.owner, job.attempt = "running", worker, job.attempt + 1
+    job.phase, job.reason, job.message, job.cancel_requested = "starting", None, None, False
+    job.started_at = job.started_at or now()
+    _record_state(session, job)
+    return Claim(job.id, job.attempt)
+
+
+def held(session: Session, claim: Claim) -> Job:
+    """The job, locked, if it still runs at this claim's attempt; LostClaim if not."""
+    query = (
+        select(Job)
+        .where(Job.id == claim.job_id, Job.attempt == claim.attempt, Job.status == "running")
+        .with_for_update()
+    )
+    job = session.scalar(query)
+    if job is None:
+        raise LostClaim(f"{claim.job_id} is no longer at attempt {claim.attempt}.")
+    return job
+
+
+def report(session: Session, claim: Claim, *, phase: str, step: int, progress: dict[str, Any] | None = None) -> None:
+    """How far a running job is; `step` must rise while the job makes progress."""
+    job = held(session, claim)
+    if job.phase != phase:
+        record(session, job.id, "phase", {"phase": phase, "attempt": job.attempt})
+    job.phase, job.step = phase, step
+    if progress is not None:
+        job.progress = progress
+
+
+def succeed(session: Session, claim: Claim, result: dict[str, Any]) -> None:
+    """The job's work is done and durable."""
+    job = held(session, claim)
+    job.result = result
+    if job.progress:
+        job.progress = {**job.progress, "fraction": 1.0, "eta_seconds": 0.0}
+    _end(session, job, "succeeded")
+
+
+def fail(session: Session, claim: Claim, *, reason: str, message: str) -> None:
+    """The job cannot be done; `reason` is one word for programs, `message` a sentence."""
+    job = held(session, claim)
+    _end(session, job, "failed", reason=reason, message=message)
+
+
+def release(session: Session, claim: Claim, *, message: str) -> None:
+    """Gives the job back to the queue, at its old place, without counting against it."""
+    _requeue(session, held(session, claim), message)
+
+
+def crashed(session: Session, claim: Claim, *, message: str) -> None:
+    """The job's process died: the job is tried again, up to MAX_CRASHES times."""
+    _crashed(session, held(session, claim), message)
+
+
+def cancel(session: Session, job_id: str) -> Job:
+    """Asks for a job's end: at once if it waits, by its worker if it runs. Asking twice changes nothing."""
+    job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+    if job is None:
+        raise NotFound("job")
+    if job.status in {"queued", "paused"}:
+        _end(session, job, "cancelled", reason="user", message="Cancelled on request before it ran.")
+    elif job.status == "running":
+        job.cancel_requested = True
+    elif job.status != "cancelled":
+        raise Conflict(f"The job has already {job.status}; it can no longer be cancelled.")
+    return job
+
+
+def cancelled(session: Session, claim: Claim) -> None:
+    """The worker has stopped the job on request."""
+    _end(session, held(session, claim), "cancelled", reason="user", message="Cancelled on request.")
+
+
+def cancel_requested(session: Session, claim: Claim) -> bool:
+    """Whether the claimed job is to be cancelled; LostClaim if it is no longer ours."""
+    return held(session, claim).cancel_requested
+
+
+def requeue_lost(session: Session, dead_workers: Iterable[str]) -> list[str]:
+    """Takes running jobs from dead workers, and from workers that are not known; the ids of those jobs."""
+    lost = or_(Job.owner.in_(list(dead_workers)), Job.owner.is_(None))
+    jobs = list(session.scalars(select(Job).where(Job.status == "running", lost).with_for_update()))
+    for job in jobs:
+        _crashed(session, job, "The worker died.")
+    return [job.id for job in jobs]
+
+
+def _crashed(session: Session, job: Job, message: str) -> None:
+    job.crashes += 1
+    if job.cancel_requested:
+        _end(session, job, "cancelled", reason="user", message="Cancelled on request.")
+    elif job.crashes >= MAX_CRASHES:
+        message = f"The process of this job died {job.crashes} times. Last: {message}"
+        _end(session, job, "failed", reason="crashed", message=message)
+    else:
+        _requeue(session, job, message)
+
+
+def _requeue(session: Session, job: Job, message: str) -> None:
+    job.status, job.owner, job.phase, job.message = "queued", None, None, message
+    _record_state(session, job)
+
+
+def _end(session: Session, job: Job, status: str, *, reason: str | None = None, message: str | None = None) -> None:
+    job.status, job.reason, job.message = status, reason, message
+    job.owner, job.phase, job.finished_at = None, None, now()
+    _record_state(session, job)
+
+
+def _record_state(session: Session, job: Job) -> None:
+    data = {"status": job.status, "attempt": job.attempt, "reason": job.reason, "message": job.message}
+    record(session, job.id, "state", data)

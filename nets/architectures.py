@@ -1,0 +1,28 @@
+"""From the options of an architecture to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pkgutil import resolve_name
+from typing import Any
+
+import torch
+from torch import nn
+
+from nets.seeds import derived_seed
+from specs.architectures import ARCHITECTURES
+from specs.options import Options
+
+
+def build(options: Options, *, classes: int, channels: int, image_size: int, seed: int = 0) -> nn.Module:
+    """A network with fresh weights that the seed decides; the global random state stays as it is."""
+    builder = resolve_name(ARCHITECTURES[options.name].target)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed("weights", seed))
+        network: nn.Module = builder(options, classes=classes, channels=channels, image_size=image_size)
+    return network
+
+
+def architecture_options(fields: Mapping[str, Any]) -> Options:
+    """The options written down by `model_dump`; UnknownName for a name that is not in the catalogue."""
+    return ARCHITECTURES[fields["name"]].options.model_validate(dict(fields))

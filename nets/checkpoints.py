@@ -1,0 +1,111 @@
+"""A training written down so that it can be taken up exactly where it was: three files, none of them pickle.
+
+`network.safetensors` holds parameters and buffers, `optimizer.safetensors` the optimizer's tensors as
+`<parameter number>.<name>`, `state.json` the counters. Learning rate, data order and dropout need no record:
+they are functions of the seed, the epoch and the step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn, optim
+
+NETWORK_NAME = "network.safetensors"
+OPTIMIZER_NAME = "optimizer.safetensors"
+STATE_NAME = "state.json"
+
+
+@dataclass
+class Progress:
+    """How far a training is: `epoch` whole epochs and `step` steps of the next, whose running sums stand here."""
+
+    epoch: int = 0
+    step: int = 0
+    images: int = 0
+    correct: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    best_epoch: int = 0
+    best_accuracy: float = -1.0
+    best_loss: float | None = None
+    lowest_loss: float | None = None
+    epochs_without_fall: int = 0
+
+    def count_step(self, *, images: int, correct: int, loss: float) -> None:
+        self.step += 1
+        self.images += images
+        self.correct += correct
+        self.loss_sum += loss * images
+
+    def finish_epoch(self, *, loss: float, accuracy: float) -> bool:
+        """Counts a whole epoch by its validation figures; whether it is the best so far."""
+        self.epoch += 1
+        self.step = self.images = self.correct = 0
+        self.loss_sum = self.seconds = 0.0
+        fell = self.lowest_loss is None or loss < self.lowest_loss
+        self.lowest_loss = loss if fell else self.lowest_loss
+        self.epochs_without_fall = 0 if fell else self.epochs_without_fall + 1
+        best = self.best_loss is None or (accuracy, -loss) > (self.best_accuracy, -self.best_loss)
+        if best:
+            self.best_epoch, self.best_accuracy, self.best_loss = self.epoch, accuracy, loss
+        return best
+
+
+def write_checkpoint(directory: Path, network: nn.Module, optimizer: optim.Optimizer, progress: Progress) -> None:
+    """Fills an empty directory; to make it durable and visible at once is the caller's business."""
+    tensors: dict[str, Tensor] = {}
+    others: dict[str, dict[str, Any]] = defaultdict(dict)
+    for number, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"{number}.{name}"] = _plain(value)
+            else:
+                others[str(number)][name] = value
+    save_file({name: _plain(value) for name, value in network.state_dict().items()}, directory / NETWORK_NAME)
+    save_file(tensors, directory / OPTIMIZER_NAME)
+    state_text = json.dumps({"progress": asdict(progress), "optimizer": others}, allow_nan=False)
+    (directory / STATE_NAME).write_text(state_text, encoding="utf-8")
+
+
+def read_checkpoint(directory: Path, network: nn.Module, optimizer: optim.Optimizer) -> Progress:
+    """Puts a checkpoint's values into a network and an optimizer made as they were then; returns how far it was."""
+    read_network(directory, network)
+    saved = json.loads((directory / STATE_NAME).read_text(encoding="utf-8"))
+    state: dict[int, dict[str, Any]] = defaultdict(dict)
+    for number, values in saved["optimizer"].items():
+        state[int(number)].update(values)
+    for key, value in load_file(directory / OPTIMIZER_NAME).items():
+        number, _, name = key.partition(".")
+        state[int(number)][name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(state)})
+    _align(optimizer)
+    return Progress(**saved["progress"])
+
+
+def read_network(directory: Path, network: nn.Module) -> None:
+    """Puts a checkpoint's parameters and buffers into a network."""
+    network.load_state_dict(load_file(directory / NETWORK_NAME))
+
+
+def read_progress(directory: Path) -> Progress:
+    """How far the training was when the checkpoint was written."""
+    return Progress(**json.loads((directory / STATE_NAME).read_text(encoding="utf-8"))["progress"])
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def _align(optimizer: optim.Optimizer) -> None:
+    """Lays the optimizer's tensors out in memory as the parameters are: fused kernels go by memory order."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()

@@ -1,0 +1,57 @@
+"""What can go wrong with a network, each with a sentence for people."""
+
+from __future__ import annotations
+
+import torch
+
+
+class NetError(Exception):
+    """Anything that goes wrong with a network for a reason that can be told."""
+
+
+class NonFiniteLoss(NetError):
+    """The loss became infinite or not a number; `step` counts from 1 and is None for the validation loss."""
+
+    def __init__(self, epoch: int, step: int | None) -> None:
+        where = f"in step {step} of epoch {epoch}" if step is not None else f"on the validation split, epoch {epoch}"
+        super().__init__(f"The loss is no longer a finite number ({where}). A smaller learning rate may help.")
+        self.epoch = epoch
+        self.step = step
+
+
+class Interrupted(NetError):
+    """A training stopped because it was asked to; its checkpoint is written. `step` counts those done of `epoch`."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        super().__init__(f"The training was stopped after step {step} of epoch {epoch}, with a checkpoint.")
+        self.epoch = epoch
+        self.step = step
+
+
+class DeviceUnavailable(NetError):
+    """A device was asked for that this machine does not have, or that does not work."""
+
+
+class BatchTooSmall(NetError):
+    """Batch normalisation has no variance to learn from in a batch of one image."""
+
+    def __init__(self) -> None:
+        super().__init__("This network normalises over batches: it needs batches of at least two images.")
+
+
+class CheckpointLost(NetError):
+    """The checkpoint of the best epoch is not there any more."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"The checkpoint of the best epoch ({epoch}) is missing.")
+        self.epoch = epoch
+
+
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; PyTorch's CPU allocator raises a plain RuntimeError."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)

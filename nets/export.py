@@ -1,0 +1,97 @@
+"""From a network to an ONNX graph without weights.
+
+Tracing takes 5 to 19 seconds and depends on shapes only, so graphs are kept by what they depend on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Protocol
+
+import onnx
+import torch
+from torch import nn
+
+from formats.graphs import bare_graph
+from specs.options import Options
+
+INPUT_NAME = "images"
+OUTPUT_NAME = "logits"
+OPSET = 18
+# Raise it when the way graphs are made changes, so that kept ones are made anew.
+FORMAT = 1
+
+
+class GraphCache(Protocol):
+    """Keeps graphs from one publication to the next."""
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def put(self, key: str, data: bytes) -> None: ...
+
+
+def graph(network: nn.Module, architecture: Options, *, channels: int, image_size: int, cache: GraphCache) -> bytes:
+    """The network's bare graph (formats.graphs), from the cache if one of the same shapes is there.
+
+    Its input is `images`, float32 of shape (batch, channels, image_size, image_size), already normalised;
+    its output is `logits` of shape (batch, classes). Initializers bear the names of the state dict.
+    """
+    key = graph_key(network, architecture, channels=channels, image_size=image_size)
+    kept = cache.get(key)
+    if kept is not None:
+        return kept
+    made = bare_graph(onnx_model(network, channels=channels, image_size=image_size), network.state_dict())
+    cache.put(key, made)
+    return made
+
+
+def graph_key(network: nn.Module, architecture: Options, *, channels: int, image_size: int) -> str:
+    """A SHA-256 over all that a graph depends on, in hexadecimal; the classes are in the shapes."""
+    parts = {
+        "architecture": architecture.model_dump(mode="json"),
+        "shapes": {name: list(value.shape) for name, value in network.state_dict().items()},
+        "input": [channels, image_size],
+        "versions": [FORMAT, OPSET, torch.__version__, onnx.__version__],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def onnx_model(network: nn.Module, *, channels: int, image_size: int) -> onnx.ModelProto:
+    """The whole ONNX model of a network in evaluation mode; batch normalisation is left for runtimes to fold."""
+    still = copy.deepcopy(network).to("cpu").to(memory_format=torch.contiguous_format).eval()
+    # A batch of 1 would be taken for a constant.
+    example = torch.zeros(2, channels, image_size, image_size)
+    with _silence():
+        program = torch.onnx.export(
+            still,
+            (example,),
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_shapes=({0: "batch"},),
+        )
+    assert program is not None
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """The exporter prints, warns and logs its progress; errors are raised all the same."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,1 @@
+"""One paper family a file."""

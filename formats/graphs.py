@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import zstandard
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -62,9 +63,11 @@ def _parse(data: bytes) -> onnx.ModelProto:
         if len(plain) > MAX_GRAPH_BYTES:
             raise DamagedFiles("the graph is too large")
         model: onnx.ModelProto = onnx.ModelProto.FromString(plain)
-        return model
-    except (zstandard.ZstdError, ValueError, RuntimeError) as error:
+    except (zstandard.ZstdError, DecodeError, ValueError, RuntimeError) as error:
         raise DamagedFiles(f"the graph cannot be read: {error}") from error
+    if not model.graph.node:
+        raise DamagedFiles("the graph is empty")
+    return model
 
 
 def _has_own_data(tensor: onnx.TensorProto) -> bool:

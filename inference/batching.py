@@ -1,0 +1,176 @@
+"""Requests for single images, run in batches, without waiting for a batch to fill.
+
+An idle batcher runs what it is given at once. While a batch runs, requests gather, and the next batch takes
+them: so batches grow with load and only with load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+Outcome = Logits | Exception
+
+SMOOTHING = 0.2
+FIRST_GUESS_SECONDS = 1.0
+
+
+class QueueFull(RuntimeError):
+    """More images wait than may; `retry_after` is about when they are done, in seconds."""
+
+    def __init__(self, waiting: int, retry_after: float) -> None:
+        super().__init__(f"{waiting} images wait already; try again in {retry_after:.1f} s")
+        self.waiting = waiting
+        self.retry_after = retry_after
+
+
+class TooManyImages(ValueError):
+    """More images in one request than the queue can ever hold."""
+
+
+class BatcherClosed(RuntimeError):
+    """The model was unloaded before the request had its turn."""
+
+
+class Batcher:
+    """Collects images for one model. All methods belong to the thread of one event loop.
+
+    `run` takes pixels (N, H, W, C) to logits (N, classes) and runs in `executor` (the loop's own by default),
+    one batch at a time.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Pixels], Logits],
+        *,
+        max_batch: int = 32,
+        max_queued: int = 256,
+        executor: Executor | None = None,
+    ) -> None:
+        self._run = run
+        self._max_batch = max_batch
+        self._max_queued = max_queued
+        self._executor = executor
+        self._queue: OrderedDict[asyncio.Future[Logits], Pixels] = OrderedDict()
+        self._drain_task: asyncio.Task[None] | None = None
+        self._closed = False
+        self._seconds_per_image: float | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Images that are queued and not yet taken into a batch."""
+        return len(self._queue)
+
+    async def predict(self, pixels: Pixels) -> Logits:
+        """Logits (classes,) of one image (H, W, C). Raises QueueFull, BatcherClosed or what `run` raised for it."""
+        rows = await self.predict_many([pixels])
+        row: Logits = rows[0]
+        return row
+
+    async def predict_many(self, images: Sequence[Pixels] | Pixels) -> Logits:
+        """Logits (N, classes) of N images, all or none of which are queued; they may run beside others' images."""
+        futures = self._admit(images)
+        try:
+            return np.stack(await asyncio.gather(*futures))
+        finally:
+            # A request that was cancelled, or of which one image failed, wants no more of its answers.
+            for future in futures:
+                self._queue.pop(future, None)
+                future.cancel()
+
+    async def close(self) -> None:
+        """Fails what is queued with BatcherClosed and waits for the running batch, which still answers."""
+        self._closed = True
+        self._fail_queued()
+        if self._drain_task is not None:
+            await asyncio.wait([self._drain_task])
+
+    def _admit(self, images: Sequence[Pixels] | Pixels) -> list[asyncio.Future[Logits]]:
+        if self._closed:
+            raise BatcherClosed("The model was unloaded; ask again.")
+        if not 0 < len(images) <= self._max_queued:
+            raise TooManyImages(f"A request has 1 to {self._max_queued} images.")
+        if len(self._queue) + len(images) > self._max_queued:
+            raise QueueFull(len(self._queue), self._retry_after())
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Logits]] = [loop.create_future() for _ in images]
+        self._queue.update(zip(futures, images, strict=True))
+        if self._drain_task is None:
+            self._drain_task = loop.create_task(self._drain())
+        return futures
+
+    def _retry_after(self) -> float:
+        if self._seconds_per_image is None:
+            return FIRST_GUESS_SECONDS
+        return self._seconds_per_image * (len(self._queue) + self._max_batch)
+
+    async def _drain(self) -> None:
+        batch: dict[asyncio.Future[Logits], Pixels] = {}
+        try:
+            while batch := self._take():
+                started = time.perf_counter()
+                outcomes = await self._outcomes(list(batch.values()))
+                self._learn((time.perf_counter() - started) / len(batch))
+                _deliver(list(batch), outcomes)
+        finally:
+            # Reached with work left only when the loop is being shut down.
+            self._drain_task = None
+            self._fail_queued()
+            for future in batch:
+                future.cancel()
+
+    def _take(self) -> dict[asyncio.Future[Logits], Pixels]:
+        batch: dict[asyncio.Future[Logits], Pixels] = {}
+        while self._queue and len(batch) < self._max_batch:
+            future, pixels = self._queue.popitem(last=False)
+            if not future.done():
+                batch[future] = pixels
+        return batch
+
+    async def _outcomes(self, images: list[Pixels]) -> list[Outcome]:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._executor, _run_batch, self._run, images)
+        except Exception as error:  # the executor takes no more work
+            return [error] * len(images)
+
+    def _learn(self, seconds: float) -> None:
+        before = seconds if self._seconds_per_image is None else self._seconds_per_image
+        self._seconds_per_image = before + SMOOTHING * (seconds - before)
+
+    def _fail_queued(self) -> None:
+        while self._queue:
+            future, _ = self._queue.popitem(last=False)
+            if not future.done():
+                future.set_exception(BatcherClosed("The model was unloaded before this image had its turn; ask again."))
+
+
+def _run_batch(run: Callable[[Pixels], Logits], images: list[Pixels]) -> list[Outcome]:
+    """A row or an error for each image: if the batch fails, each image is run alone, so that only the bad ones fail."""
+    try:
+        rows = run(np.stack(images))
+        if len(rows) != len(images):
+            raise RuntimeError(f"{len(images)} images gave {len(rows)} answers")
+        return list(rows)
+    except Exception as error:
+        if len(images) == 1:
+            return [error]
+        return [outcome for image in images for outcome in _run_batch(run, [image])]
+
+
+def _deliver(futures: list[asyncio.Future[Logits]], outcomes: list[Outcome]) -> None:
+    for future, outcome in zip(futures, outcomes, strict=True):
+        if future.done():
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

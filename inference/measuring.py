@@ -19,7 +19,7 @@ from inference.runtimes import RUNTIMES, CannotRun
 BATCHES = (1, 8)
 WARM_UPS = 3
 REPEATS = 50
-SECONDS = 1.6  # of repeats in all; loading the model comes on top
+SECONDS = 1.2  # of repeats in all; loading the model comes on top
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ def compile_graph(graph: bytes, threads: int) -> Network:
     session = onnxruntime.InferenceSession(graph, _options(threads), providers=["CPUExecutionProvider"])
     if INPUT_NAME not in {value.name for value in session.get_inputs()}:
         raise ValueError(f"the graph has no input {INPUT_NAME}")
+    # The session keeps the graph's bytes, weights and all, to build itself anew with other providers. We never do.
+    session._model_bytes = None
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0]

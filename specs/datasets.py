@@ -1,7 +1,7 @@
 """Built-in data sets: what is known of them without reading them.
 
 The split rule, for built-in sets that come without one: within each class images are ordered by the
-SHA-256 of their pixels (identical images are one). The first fifth (rounded) is the test split, for
+SHA-256 of their pixels (identical images stay together). The first fifth (rounded) is the test split, for
 every job and for ever. The rest is ordered again by the SHA-256 of the seed and the pixels;
 the first `validation_fraction` of it (rounded, at least one) is the validation split,
 and what is left trains.
@@ -18,7 +18,11 @@ TEST_FRACTION = 0.2
 
 @dataclass(frozen=True)
 class BuiltinDataset:
-    """A data set that a library ships; `class_images` counts the images of each class."""
+    """A data set that a library ships; `class_images` counts the images of each class.
+
+    `target` is an import string of a function that returns pixels, uint8 of shape (N, H, W) or (N, H, W, 3), and
+    labels, int64 of shape (N,).
+    """
 
     name: str
     title: str
@@ -63,7 +67,7 @@ BUILTIN_DATASETS: Registry[BuiltinDataset] = Registry(
             channels=1,
             native_size=8,
             image_size=16,
-            target="nets.datasets:digits",
+            target="formats.digits:read_digits",
             source="Alpaydin, Kaynak: Optical Recognition of Handwritten Digits, UCI, 1998 (its test part, as "
             "scikit-learn ships it)",
         )

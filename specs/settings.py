@@ -44,6 +44,10 @@ class Settings(BaseSettings):
         default=20.0, description="What a training gets to write its checkpoint when the worker is asked to stop."
     )
 
+    parent_pid: Annotated[int, Field(gt=0)] | None = Field(
+        default=None, description="The process that this one ends with; set by `pruneyard up`."
+    )
+
     @property
     def database(self) -> str:
         """The SQLAlchemy URL of the database."""

@@ -21,6 +21,8 @@ from sqlalchemy.orm import Session
 
 from store.errors import StorageFull, StoreBusy
 
+__all__ = ["Database", "Session"]
+
 BUSY_SECONDS = 5.0
 SAFE_SQLITE = (3, 51, 3)
 SAFE_BACKPORTS = ((3, 44, 6), (3, 50, 7))

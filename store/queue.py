@@ -65,6 +65,12 @@ def find_job(session: Session, job_id: str) -> Job:
     return job
 
 
+def find_job_named(session: Session, reference: str) -> Job | None:
+    """The job of this id, else the newest of this name."""
+    query = select(Job).where(or_(Job.id == reference, Job.name == reference)).order_by(Job.number.desc()).limit(1)
+    return session.scalar(query)
+
+
 def list_jobs(session: Session, *, before: int | None = None, status: str | None = None, limit: int = 50) -> list[Job]:
     """Jobs numbered below `before`, newest first."""
     query = select(Job).order_by(Job.number.desc()).limit(limit)

@@ -1,0 +1,1 @@
+"""The HTTP API. It validates requests, remembers jobs and serves predictions; it never imports torch."""

@@ -1,0 +1,65 @@
+"""`python -m service`: the API, until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
+
+from service.app import create_app
+from specs.settings import Settings
+from store.artifacts import make_private
+from store.database import Database
+from store.errors import StoreError
+from store.liveness import when_gone
+from store.migrate import check_current
+
+GRACE_SECONDS = 5
+
+
+class Server(uvicorn.Server):
+    """Tells open event streams to end when the process is asked to, so that they do not hold it up."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+                server_header=False,
+                proxy_headers=False,
+            )
+        )
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        house = getattr(self._app.state, "house", None)
+        if house is not None:
+            house.closing.set()
+        super().handle_exit(sig, frame)
+
+
+def main() -> int:
+    try:
+        settings = Settings()
+        make_private(settings.home)
+        database = Database(settings.database)
+        check_current(database)
+        database.close()
+    except (ValidationError, StoreError) as error:
+        sys.stderr.write(f"The service cannot start: {error}\n")
+        return 2
+    if settings.parent_pid is not None:
+        when_gone(settings.parent_pid, lambda: os._exit(1))
+    server = Server(create_app(settings), settings)
+    server.run()
+    return 0 if server.started else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

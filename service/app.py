@@ -1,0 +1,63 @@
+"""The app: wires guards, errors and routes. Nothing is built at import time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from service.guards import add_guards
+from service.house import open_house
+from service.problems import MEDIA_TYPE, add_problem_handlers
+from service.routes import aliases, catalogue, datasets, events, health, jobs, models, predict
+from service.schemas import Problem
+from specs.settings import Settings
+
+DESCRIPTION = """
+Train, prune and serve image classifiers on the machine you already have.
+
+1. `POST /v1/jobs` with `{"kind": "train", "dataset": "digits", "architecture": "resnet18"}`; a worker trains it.
+2. `GET /v1/jobs/{id}` until `status` is `succeeded`; its `result.model` is the model's id.
+3. `POST /v1/jobs` with `{"kind": "prune", "model": "mdl_...", "sparsity": 0.9}` makes a smaller one.
+4. `POST /v1/models/{reference}/predict` with the bytes of an image answers with classes and probabilities.
+
+Every error is `application/problem+json`; `errors` names the field and the fix.
+"""
+ROUTERS = (
+    catalogue.router,
+    datasets.router,
+    jobs.router,
+    events.router,
+    models.router,
+    aliases.router,
+    predict.router,
+    health.router,
+)
+ERRORS = {"4XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "What is wrong, and the fix."}}
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API over one data folder."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_house(settings) as house:
+            app.state.house = house
+            yield
+
+    app = FastAPIOffline(
+        title="Pruneyard",
+        version=version("pruneyard"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        responses=ERRORS,
+        redoc_url=None,
+    )
+    add_problem_handlers(app)
+    add_guards(app, settings)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app

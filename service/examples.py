@@ -1,0 +1,50 @@
+"""Bodies shown on the docs page; the tests send each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TRAIN: dict[str, Any] = {
+    "kind": "train",
+    "name": "first try",
+    "dataset": "digits",
+    "architecture": {"name": "resnet18", "width": 0.25},
+    "optimizer": {"name": "adam", "lr": 0.001},
+    "schedule": {"name": "one-cycle"},
+    "epochs": 10,
+    "batch_size": 64,
+    "early_stopping": {"patience": 4},
+    "seed": 0,
+}
+
+PRUNE: dict[str, Any] = {
+    "kind": "prune",
+    "model": "first try",
+    "method": "magnitude",
+    "sparsity": 0.9,
+    "fine_tune": {"epochs": 5},
+}
+
+JOBS: dict[str, Any] = {
+    "train": {"summary": "Train a ResNet-18, a quarter as wide, on the built-in digits", "value": TRAIN},
+    "shortest": {
+        "summary": "The shortest job: names only",
+        "value": {"kind": "train", "dataset": "digits", "architecture": "mlp"},
+    },
+    "momentum": {
+        "summary": "A multilayer perceptron with SGD with momentum",
+        "value": {
+            "kind": "train",
+            "dataset": "digits",
+            "architecture": {"name": "mlp", "hidden": [128, 64], "dropout": 0.1},
+            "optimizer": {"name": "momentum", "lr": 0.05},
+            "epochs": 10,
+        },
+    },
+    "prune": {"summary": "Cut 90 % of a model's weights and retrain", "value": PRUNE},
+}
+
+ALIAS: dict[str, Any] = {"model": "first try"}
+
+# A 8 x 8 grey PNG of a handwritten nought.
+PNG_BASE64 = ""

@@ -1,0 +1,157 @@
+"""From image files to predictions: reference -> model -> pixels -> logits -> probabilities.
+
+The hot path touches no database: a reference (id, alias or name) is looked up at most once a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from formats.images import BadImage, decode_image, resize_pixels
+from inference.answers import Answer, top_answers
+from inference.batching import Batcher
+from inference.cache import ModelCache
+from inference.models import LoadedModel, load_model
+from service.problems import ImageProblem, NotReady
+from specs.settings import Settings
+from store import models, queue
+from store.artifacts import Artifacts
+from store.database import Database
+from store.errors import NotFound
+
+REFERENCE_SECONDS = 1.0
+MAX_REFERENCES = 10_000
+DECODERS = 2
+RUNNERS = 2
+LOADERS = 2
+
+R = TypeVar("R")
+
+
+class Prediction(Answer):
+    """The most probable class of one image, and all that were asked for."""
+
+    top: list[Answer]
+
+
+class Predictor:
+    """Serves predictions of all models of one data folder. Its coroutines belong to one event loop."""
+
+    def __init__(self, settings: Settings, database: Database, artifacts: Artifacts) -> None:
+        self._settings = settings
+        self._database = database
+        self._artifacts = artifacts
+        self._cache = ModelCache(self._load, capacity_bytes=settings.model_cache_bytes)
+        self._batchers: dict[str, Batcher] = {}
+        self._references: dict[str, tuple[str, float]] = {}
+        self._decoders = ThreadPoolExecutor(DECODERS, "decode")
+        self._runners = ThreadPoolExecutor(RUNNERS, "predict")
+        self._loaders = ThreadPoolExecutor(LOADERS, "load")
+
+    async def model(self, reference: str) -> LoadedModel:
+        """The model behind an id, alias or name, loaded; NotFound, or NotReady while its job runs."""
+        known, until = self._references.get(reference, ("", 0.0))
+        if time.monotonic() > until:
+            known = await self._in(self._loaders, self._look_up, reference)
+            if len(self._references) >= MAX_REFERENCES:
+                self._references.clear()
+            self._references[reference] = (known, time.monotonic() + REFERENCE_SECONDS)
+        loaded = self._cache.peek(known)
+        return await self._in(self._loaders, self._cache.get, known) if loaded is None else loaded
+
+    async def decode(self, model: LoadedModel, files: Sequence[bytes], *path: str | int) -> list[NDArray[np.uint8]]:
+        """The pixels of image files as the model wants them; ImageProblem names the first that is bad."""
+        return await self._in(self._decoders, self._decode, model, files, path)
+
+    async def fit(self, model: LoadedModel, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        """Raw pixels (N, H, W, C) brought to the size and channels that the model wants, by the image rule."""
+        return await self._in(self._decoders, self._fit, model, pixels)
+
+    async def predict(self, model: LoadedModel, images: Sequence[NDArray[np.uint8]], *, top_k: int) -> list[Prediction]:
+        """The `top_k` most probable classes of each image."""
+        logits = await self._batcher(model.manifest.id).predict_many(images)
+        return [_prediction(top_answers(row, model.manifest.classes, top_k=top_k)) for row in logits]
+
+    async def forget(self, model_id: str) -> None:
+        """Unloads a model that was deleted, and every reference to it."""
+        self._references = {ref: entry for ref, entry in self._references.items() if entry[0] != model_id}
+        self._cache.evict(model_id)
+        batcher = self._batchers.pop(model_id, None)
+        if batcher is not None:
+            await batcher.close()
+
+    def forget_references(self) -> None:
+        """Looks every reference up again: an alias has moved."""
+        self._references.clear()
+
+    async def close(self) -> None:
+        """Ends all threads; whoever still waits for an answer is told so."""
+        for batcher in self._batchers.values():
+            await batcher.close()
+        for pool in (self._decoders, self._runners, self._loaders):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., R], *arguments: Any) -> R:
+        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+    def _look_up(self, reference: str) -> str:
+        with self._database.read() as session:
+            try:
+                return models.find_model(session, reference).id
+            except NotFound:
+                job = queue.find_job_named(session, reference)
+                if job is None or job.status == "succeeded":
+                    raise
+                raise NotReady(_why_not(job.id, job.status)) from None
+
+    def _load(self, model_id: str) -> LoadedModel:
+        with self._database.read() as session:
+            latency = models.find_model(session, model_id).latency or {}
+        return load_model(
+            self._artifacts.model(model_id), runtime=latency.get("runtime"), threads=self._settings.inference_threads
+        )
+
+    def _decode(self, model: LoadedModel, files: Sequence[bytes], path: Sequence[str | int]) -> list[NDArray[np.uint8]]:
+        pixels = []
+        for number, data in enumerate(files):
+            try:
+                shape = model.manifest.preprocessing.shape
+                pixels.append(decode_image(data, shape, max_pixels=self._settings.max_pixels))
+            except BadImage as error:
+                raise ImageProblem(error, *path, *([number] if path else [])) from error
+        return pixels
+
+    def _fit(self, model: LoadedModel, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        shape = model.manifest.preprocessing.shape
+        if pixels.shape[1:] == (shape.size, shape.size, shape.channels):
+            return list(pixels)
+        return [resize_pixels(image.squeeze(-1) if image.shape[-1] == 1 else image, shape) for image in pixels]
+
+    def _batcher(self, model_id: str) -> Batcher:
+        batcher = self._batchers.get(model_id)
+        if batcher is None:
+            # By id, not by object: a model that the cache drops is not kept alive by its batcher.
+            batcher = Batcher(
+                lambda pixels: self._cache.get(model_id).predict(pixels),
+                max_queued=self._settings.max_queued_images,
+                executor=self._runners,
+            )
+            self._batchers[model_id] = batcher
+        return batcher
+
+
+def _prediction(top: list[Answer]) -> Prediction:
+    return Prediction(**top[0], top=top)
+
+
+def _why_not(job_id: str, status: str) -> str:
+    if status in {"failed", "cancelled"}:
+        return f"There is no model: its job {job_id} has {status}."
+    return f"The model is not ready: its job {job_id} is {status}. Ask again when it has succeeded."

@@ -1,0 +1,124 @@
+"""What can be asked for: names, options with their types, bounds and defaults, and the sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+
+from formats.images import FORMATS, MEDIA_TYPES
+from inference import devices
+from inference.runtimes import RUNTIMES
+from service.house import TheHouse
+from service.schemas import Page, Schema
+from service.uploads import MAX_IMAGES
+from specs.architectures import ARCHITECTURES
+from specs.augmentations import AUGMENTATIONS
+from specs.optimizers import OPTIMIZERS
+from specs.options import Entry
+from specs.pruning import PRUNING_METHODS, PruningMethod
+from specs.schedules import SCHEDULES
+from store.models import count_models
+
+router = APIRouter(prefix="/v1", tags=["catalogue"])
+
+
+class EntryView(Schema):
+    """A name of the catalogue; `options` is the JSON schema of its options."""
+
+    name: str
+    title: str
+    source: str
+    description: str
+    options: dict[str, Any]
+    defaults: dict[str, Any]
+
+
+def _view(entry: Entry | PruningMethod) -> EntryView:
+    schema = entry.options.model_json_schema()
+    properties = {name: field for name, field in schema["properties"].items() if name != "name"}
+    defaults = {name: field["default"] for name, field in properties.items() if "default" in field}
+    description = next(kind.__doc__ for kind in entry.options.__mro__ if kind.__doc__)
+    return EntryView(
+        name=entry.name,
+        title=entry.title,
+        source=entry.source,
+        description=description,
+        options=properties,
+        defaults=defaults,
+    )
+
+
+@router.get("/architectures", summary="Networks that can be trained")
+def list_architectures() -> Page[EntryView]:
+    return Page(items=[_view(entry) for entry in ARCHITECTURES.values()])
+
+
+@router.get("/architectures/{name}", summary="One network")
+def get_architecture(name: str) -> EntryView:
+    return _view(ARCHITECTURES[name])
+
+
+@router.get("/optimizers", summary="Optimizers")
+def list_optimizers() -> Page[EntryView]:
+    return Page(items=[_view(entry) for entry in OPTIMIZERS.values()])
+
+
+@router.get("/schedules", summary="Learning-rate schedules")
+def list_schedules() -> Page[EntryView]:
+    return Page(items=[_view(entry) for entry in SCHEDULES.values()])
+
+
+@router.get("/augmentations", summary="Augmentations of training images")
+def list_augmentations() -> Page[EntryView]:
+    return Page(items=[_view(entry) for entry in AUGMENTATIONS.values()])
+
+
+@router.get("/pruning-methods", summary="Ways of pruning")
+def list_pruning_methods() -> Page[EntryView]:
+    return Page(items=[_view(entry) for entry in PRUNING_METHODS.values()])
+
+
+class Devices(Schema):
+    """Devices that workers train on, and that predictions run on."""
+
+    training: list[str]
+    inference: list[dict[str, str]]
+
+
+@router.get("/devices", summary="Devices of this machine and of the workers")
+async def get_devices(house: TheHouse) -> Devices:
+    workers = await run_in_threadpool(house.watch.alive)
+    training = sorted({device for worker in workers for device in worker.devices})
+    return Devices(training=training, inference=await run_in_threadpool(devices.available))
+
+
+class Limits(Schema):
+    """How much may be asked at once."""
+
+    max_body_bytes: int
+    max_pixels: int
+    max_images_per_request: int
+    max_queued_images: int
+    image_formats: list[str]
+    image_media_types: list[str]
+    runtimes: list[str]
+    models: int
+
+
+@router.get("/limits", summary="Limits of this service")
+def get_limits(house: TheHouse) -> Limits:
+    with house.database.read() as session:
+        models = count_models(session)
+    settings = house.settings
+    return Limits(
+        max_body_bytes=settings.max_body_bytes,
+        max_pixels=settings.max_pixels,
+        max_images_per_request=MAX_IMAGES,
+        max_queued_images=settings.max_queued_images,
+        image_formats=list(FORMATS),
+        image_media_types=list(MEDIA_TYPES),
+        runtimes=list(RUNTIMES),
+        models=models,
+    )

@@ -1,0 +1,75 @@
+"""Jobs: made, listed, looked at, cancelled."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Body, Header, Query, Response
+
+from service import examples
+from service.house import TheDatabase
+from service.paging import Cursor, Limit, next_cursor, position
+from service.schemas import JobView, MetricView, Page
+from service.submission import submit
+from service.views import job_view, metric_view
+from specs.jobs import JobSpec
+from store import metrics, queue
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Any text of your own: sent again with the same body, it finds the job it made the first time.",
+    ),
+]
+
+
+@router.post("", status_code=202, summary="Ask for a training or a pruning")
+def create_job(
+    spec: Annotated[JobSpec, Body(openapi_examples=examples.JOBS)],
+    database: TheDatabase,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> JobView:
+    job = submit(database, spec, key=idempotency_key)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    with database.read() as session:
+        return job_view(session, job)
+
+
+@router.get("", summary="Jobs, newest first")
+def list_jobs(
+    database: TheDatabase,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    status: Annotated[Status | None, Query(description="Only jobs in this state.")] = None,
+) -> Page[JobView]:
+    with database.read() as session:
+        jobs = queue.list_jobs(session, before=position(cursor), status=status, limit=limit)
+        return Page(items=[job_view(session, job) for job in jobs], next_cursor=next_cursor(jobs, limit))
+
+
+@router.get("/{job_id}", summary="One job")
+def get_job(job_id: str, database: TheDatabase) -> JobView:
+    with database.read() as session:
+        return job_view(session, queue.find_job(session, job_id))
+
+
+@router.post("/{job_id}/cancel", status_code=202, summary="Stop a job for good")
+def cancel_job(job_id: str, database: TheDatabase) -> JobView:
+    """A waiting job ends at once; a running one within a second. Asking twice changes nothing."""
+    with database.write() as session:
+        return job_view(session, queue.cancel(session, job_id))
+
+
+@router.get("/{job_id}/metrics", summary="Metrics of each epoch")
+def list_metrics(job_id: str, database: TheDatabase, limit: Limit = 500, cursor: Cursor = None) -> Page[MetricView]:
+    with database.read() as session:
+        queue.find_job(session, job_id)
+        rows = metrics.list_metrics(session, job_id, after=position(cursor) or 0, limit=limit)
+    return Page(items=[metric_view(row) for row in rows], next_cursor=next_cursor(rows, limit, key="epoch"))

@@ -1,0 +1,45 @@
+"""Models: listed, looked at, deleted."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from starlette.concurrency import run_in_threadpool
+
+from service.house import House, TheDatabase, TheHouse
+from service.paging import Cursor, Limit, next_cursor, position
+from service.schemas import ModelView, Page
+from service.views import model_view
+from store import models
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("", summary="Models, newest first")
+def list_models(database: TheDatabase, limit: Limit = 50, cursor: Cursor = None) -> Page[ModelView]:
+    with database.read() as session:
+        rows = models.list_models(session, before=position(cursor), limit=limit)
+        aliases = models.aliases_of(session, [row.id for row in rows])
+    return Page(items=[model_view(row, aliases[row.id]) for row in rows], next_cursor=next_cursor(rows, limit))
+
+
+@router.get("/{reference}", summary="One model, by id, alias or name")
+def get_model(reference: str, database: TheDatabase) -> ModelView:
+    with database.read() as session:
+        row = models.find_model(session, reference)
+        return model_view(row, models.aliases_of(session, [row.id])[row.id])
+
+
+@router.delete("/{reference}", status_code=204, summary="Delete a model and its files")
+async def delete_model(reference: str, house: TheHouse) -> Response:
+    """Refused while an alias points at it or an unfinished job needs it."""
+    model_id = await run_in_threadpool(_delete, house, reference)
+    await house.predictor.forget(model_id)
+    await run_in_threadpool(house.artifacts.remove, house.artifacts.model(model_id))
+    return Response(status_code=204)
+
+
+def _delete(house: House, reference: str) -> str:
+    with house.database.write() as session:
+        model_id = models.find_model(session, reference).id
+        models.delete_model(session, model_id)
+        return model_id

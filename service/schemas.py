@@ -1,0 +1,173 @@
+"""What responses look like. Numbers that are not finite come out as null."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+T = TypeVar("T")
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
+
+
+class Schema(BaseModel):
+    """A response, filled from attributes of rows or from keywords."""
+
+    model_config = ConfigDict(from_attributes=True, protected_namespaces=())
+
+
+class Page(Schema, Generic[T]):
+    """A part of a list; `next_cursor` asks for the next part."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class Progress(Schema):
+    """How far a training is; `fraction` is of all its epochs."""
+
+    epoch: int
+    epochs: int
+    fraction: float
+    eta_seconds: float | None
+
+
+class JobView(Schema):
+    """A job."""
+
+    id: str
+    kind: Literal["train", "prune"]
+    name: str
+    status: Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+    phase: str | None = Field(description="What a running job does.")
+    reason: str | None = Field(description="Why it ended, in one word.")
+    message: str | None = Field(description="Why it ended or waits, in a sentence.")
+    attempt: int
+    queue_position: int | None = Field(description="How many jobs run before it; null unless queued.")
+    cancel_requested: bool
+    progress: Progress | None
+    spec: dict[str, Any]
+    result: dict[str, Any] | None
+    created_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+
+
+class MetricView(Schema):
+    """One epoch of a job. A number that was not finite is null, and `non_finite` is true."""
+
+    epoch: int
+    train_loss: float | None
+    train_accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    lr: float | None
+    images_per_second: float | None
+    seconds: float | None
+    non_finite: bool
+
+
+class EventView(Schema):
+    """Something that happened to a job."""
+
+    id: int
+    type: str
+    at: Moment
+    data: dict[str, Any]
+
+
+class ModelView(Schema):
+    """A published model."""
+
+    id: str
+    name: str
+    status: str
+    kind: Literal["trained", "pruned", "distilled", "quantized"]
+    architecture: dict[str, Any]
+    classes: list[str]
+    image_size: int
+    channels: int
+    parameters: int
+    nonzero_parameters: int
+    macs: int = Field(description="Multiply-accumulates of one image.")
+    bytes: int = Field(description="Of everything stored for it.")
+    metrics: dict[str, float]
+    latency_ms: dict[str, Any] | None
+    weights_sha256: str
+    parent: str | None
+    family: str
+    job: str
+    dataset: str
+    aliases: list[str]
+    created_at: Moment
+
+
+class AliasView(Schema):
+    """A name that points at a model."""
+
+    alias: str
+    model: str
+    updated_at: Moment
+
+
+class DatasetView(Schema):
+    """A data set."""
+
+    id: str
+    name: str
+    title: str
+    status: Literal["ready"]
+    classes: list[str]
+    class_images: dict[str, int]
+    splits: dict[str, int]
+    images: int
+    channels: int
+    image_size: int = Field(description="What its images are resized to unless a job says otherwise.")
+    rejected: list[dict[str, str]]
+    source: str
+
+
+class DatasetImage(Schema):
+    """One image of a data set, at its own size."""
+
+    index: int
+    label: str
+    png: str = Field(description="The image as a PNG file, in base64.")
+
+
+class Answer(Schema):
+    """One class with its probability."""
+
+    label: str
+    index: int
+    probability: float
+
+
+class PredictionView(Answer):
+    """The most probable class of one image, and the next ones."""
+
+    top: list[Answer]
+
+
+class Predictions(Schema):
+    """Predictions in the order of the images."""
+
+    model: str
+    predictions: list[PredictionView]
+
+
+class Problem(Schema):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]]

@@ -1,0 +1,64 @@
+"""From a valid spec to a job: what it names must be there and fit; then one transaction writes it."""
+
+from __future__ import annotations
+
+from service.problems import BadField
+from specs.datasets import BUILTIN_DATASETS, BuiltinDataset, split_sizes
+from specs.jobs import JobSpec, PruneSpec, TrainSpec
+from specs.registry import UnknownName
+from store import models, queue
+from store.database import Database, Session
+from store.errors import NotFound
+from store.tables import Job, Model
+
+
+def submit(database: Database, spec: JobSpec, *, key: str | None) -> Job:
+    """Writes a new job, or finds the one that this idempotency key made for the same spec before."""
+    request = spec.model_dump_json().encode()
+    with database.write() as session:
+        if key is not None and (earlier := queue.replay(session, key, request)) is not None:
+            return earlier
+        fitted, name = _fit_training(spec) if isinstance(spec, TrainSpec) else _fit_pruning(session, spec)
+        job = queue.enqueue(session, kind=spec.kind, name=name, spec=fitted.model_dump_json())
+        if key is not None:
+            queue.remember_key(session, key, request, job)
+        return job
+
+
+def find_dataset(reference: str) -> BuiltinDataset:
+    """The data set of this id or name; UnknownName with the nearest one."""
+    return BUILTIN_DATASETS[reference.removeprefix("ds_")]
+
+
+def _fit_training(spec: TrainSpec) -> tuple[TrainSpec, str]:
+    try:
+        dataset = find_dataset(spec.dataset)
+    except UnknownName as error:
+        raise BadField("dataset", message="There is no data set of this id or name.", hint=error.hint) from None
+    _check_batch_size(spec.batch_size, split_sizes(dataset, spec.validation_fraction)["train"], "batch_size")
+    name = spec.name or f"{spec.architecture.name} {dataset.name}"
+    return spec.model_copy(update={"dataset": dataset.id}), name
+
+
+def _fit_pruning(session: Session, spec: PruneSpec) -> tuple[PruneSpec, str]:
+    parent = _find_parent(session, spec.model)
+    if spec.fine_tune is not None:
+        images = parent.facts["training_images"]
+        _check_batch_size(spec.fine_tune.batch_size, images, "fine_tune", "batch_size")
+    name = spec.name or f"{parent.name[:92]} pruned"
+    # The id, not the alias or name: what it means must not change while the job waits.
+    return spec.model_copy(update={"model": parent.id}), name
+
+
+def _find_parent(session: Session, reference: str) -> Model:
+    try:
+        return models.find_model(session, reference)
+    except NotFound:
+        hint = "GET /v1/models lists the models; a model is there once its job has succeeded."
+        raise BadField("model", message="There is no model of this id, alias or name.", hint=hint) from None
+
+
+def _check_batch_size(batch_size: int, images: int, *path: str) -> None:
+    if batch_size > images:
+        message = f"A batch cannot be larger than the training split, which has {images} images."
+        raise BadField(*path, message=message, hint=f"Give a number of at most {images}.")

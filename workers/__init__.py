@@ -1,0 +1,1 @@
+"""Claim jobs, run each in a child process, publish what comes of it."""

@@ -1,0 +1,56 @@
+"""`python -m workers`: one worker, until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+import structlog
+from pydantic import ValidationError
+
+from specs.settings import Settings
+from store.artifacts import Artifacts, make_private
+from store.database import Database
+from store.errors import StoreError
+from store.liveness import when_gone
+from store.migrate import check_current
+from workers.consumer import Consumer
+
+log = structlog.get_logger()
+
+
+def main() -> int:
+    try:
+        settings = Settings()
+        make_private(settings.home)
+        database = Database(settings.database)
+        check_current(database)
+    except (ValidationError, StoreError) as error:
+        sys.stderr.write(f"The worker cannot start: {error}\n")
+        return 2
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    if settings.parent_pid is not None:
+        # The children of this process end with it: their standard input closes.
+        when_gone(settings.parent_pid, lambda: os._exit(1))
+    try:
+        return Consumer(settings, database, Artifacts(settings.home), stop).run()
+    finally:
+        database.close()
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    def request_stop(number: int, _frame: FrameType | None) -> None:
+        log.info("asked to stop", signal=signal.Signals(number).name)
+        stop.set()
+
+    for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), request_stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The worker's main loop: claim a job, watch over its child process, take note of how it ended."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from specs.settings import Settings
+from store import queue, workers
+from store.artifacts import Artifacts
+from store.database import Database
+from store.errors import LostClaim, StoreBusy
+from store.queue import Claim
+from workers.child import Child
+from workers.heartbeat import Heartbeat
+
+IDLE_SECONDS = 0.3
+WATCH_SECONDS = 0.1
+SWEEP_SECONDS = 2.0
+
+log = structlog.get_logger()
+
+Verdict = Literal["go on", "cancel", "stop", "stalled", "abandon"]
+
+
+@dataclass
+class Progress:
+    """When a job last made a step, by this process's monotonic clock."""
+
+    step: int = -1
+    since: float = 0.0
+
+    def stalls(self, step: int, seconds: float) -> bool:
+        """Whether the job has stood at this step for longer than `seconds`."""
+        if step != self.step:
+            self.step, self.since = step, time.monotonic()
+        return time.monotonic() - self.since > seconds
+
+
+class Consumer:
+    """One worker: runs one job at a time until `stop` is set."""
+
+    def __init__(self, settings: Settings, database: Database, artifacts: Artifacts, stop: threading.Event) -> None:
+        self._settings = settings
+        self._database = database
+        self._artifacts = artifacts
+        self._stop = stop
+        self._watch = workers.Watch(database, ttl_seconds=settings.worker_ttl_seconds)
+
+    def run(self) -> int:
+        """Works until asked to stop (0) or until others have declared this worker dead (1)."""
+        self._artifacts.remove_leftovers()
+        self._watch.sweep()
+        with self._database.write() as session:
+            incarnation = workers.register(session, ["cpu"])
+        heartbeat = Heartbeat(self._database, incarnation, ttl_seconds=self._settings.worker_ttl_seconds)
+        heartbeat.start()
+        sweeping = {"stop": self._stop, "interval_seconds": SWEEP_SECONDS}
+        threading.Thread(target=self._watch.keep_sweeping, kwargs=sweeping, daemon=True).start()
+        log.info("ready", worker=incarnation)
+        try:
+            self._consume(incarnation, heartbeat)
+        finally:
+            heartbeat.stop()
+        if heartbeat.lost.is_set():
+            return 1
+        with self._database.write() as session:
+            workers.sign_off(session, incarnation)
+        return 0
+
+    def _consume(self, incarnation: str, heartbeat: Heartbeat) -> None:
+        while not self._stop.is_set() and not heartbeat.lost.is_set():
+            claim = self._claim(incarnation)
+            if claim is None:
+                self._stop.wait(IDLE_SECONDS)
+            else:
+                self._attend(claim, heartbeat)
+
+    def _claim(self, incarnation: str) -> Claim | None:
+        try:
+            with self._database.write() as session:
+                return queue.claim(session, incarnation)
+        except StoreBusy:
+            return None
+
+    def _attend(self, claim: Claim, heartbeat: Heartbeat) -> None:
+        log.info("job starts", job=claim.job_id, attempt=claim.attempt)
+        child = Child.start(self._settings, claim, self._artifacts.job_log(claim.job_id))
+        try:
+            verdict = self._watch_over(child, claim, heartbeat)
+            if verdict == "stop":
+                child.ask_to_stop()
+                child.wait(self._settings.shutdown_grace_seconds)
+        finally:
+            # Whatever happened, nothing of this job runs on.
+            code = child.code
+            child.kill()
+        self._settle(claim, verdict, code)
+
+    def _watch_over(self, child: Child, claim: Claim, heartbeat: Heartbeat) -> Verdict:
+        progress = Progress(since=time.monotonic())
+        while child.wait(WATCH_SECONDS) is None:
+            if heartbeat.lost.is_set():
+                return "abandon"
+            if self._stop.is_set():
+                return "stop"
+            verdict = self._look(claim, progress)
+            if verdict != "go on":
+                return verdict
+        return "go on"
+
+    def _look(self, claim: Claim, progress: Progress) -> Verdict:
+        try:
+            with self._database.read() as session:
+                job = queue.find_job(session, claim.job_id)
+        except StoreBusy:
+            return "go on"
+        if job.attempt != claim.attempt or job.status != "running":
+            # Its child may be just about to end, having written the job's end itself.
+            return "go on" if job.attempt == claim.attempt else "abandon"
+        if job.cancel_requested:
+            return "cancel"
+        return "stalled" if progress.stalls(job.step, self._settings.stall_seconds) else "go on"
+
+    def _settle(self, claim: Claim, verdict: Verdict, code: int | None) -> None:
+        """Writes the job's end unless the child has done so."""
+        try:
+            with self._database.write() as session:
+                if verdict == "cancel":
+                    queue.cancelled(session, claim)
+                elif verdict == "stalled":
+                    seconds = f"{self._settings.stall_seconds:g}"
+                    message = f"The job made no step for {seconds} seconds and was stopped."
+                    queue.fail(session, claim, reason="stalled", message=message)
+                elif verdict == "stop":
+                    queue.release(
+                        session, claim, message="The worker was shut down; the job goes on from its checkpoint."
+                    )
+                elif verdict == "go on":
+                    queue.crashed(session, claim, message=_how_it_died(code))
+        except LostClaim:
+            log.info("job ended", job=claim.job_id, attempt=claim.attempt, verdict=verdict, code=code)
+        else:
+            log.warning("job stopped", job=claim.job_id, attempt=claim.attempt, verdict=verdict, code=code)
+
+
+def _how_it_died(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        often = " (often for want of memory)" if name == "SIGKILL" else ""
+        return f"Its process was killed by {name}{often}."
+    return f"Its process ended with code {code} and no result."

@@ -1,0 +1,107 @@
+"""`python -m workers.job JOB ATTEMPT`: the child process of one job.
+
+It carries ids only and loads the spec itself. It writes its own end: success, failure or release.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pkgutil import resolve_name
+
+import psutil
+import structlog
+
+from formats.files import DamagedFiles
+from nets.errors import BatchTooSmall, CheckpointLost, DeviceUnavailable, Interrupted, NonFiniteLoss, is_out_of_memory
+from specs.jobs import parse_job
+from specs.settings import Settings
+from store import queue
+from store.artifacts import Artifacts
+from store.database import Database
+from store.errors import LostClaim, NotFound, StorageFull, StoreBusy
+from store.queue import Claim
+from workers.run import Run
+from workers.tasks import TASKS
+
+NICENESS = 10
+DATABASE_BUSY = 4
+
+REASONS: dict[type[Exception], str] = {
+    NonFiniteLoss: "non_finite_loss",
+    BatchTooSmall: "bad_batch_size",
+    CheckpointLost: "no_valid_checkpoint",
+    DamagedFiles: "damaged_model",
+    StorageFull: "insufficient_storage",
+    DeviceUnavailable: "device_unavailable",
+    NotFound: "not_found",
+}
+
+log = structlog.get_logger()
+
+
+def main() -> int:
+    claim = Claim(sys.argv[1], int(sys.argv[2]))
+    stop = threading.Event()
+    threading.Thread(target=_obey, args=(stop,), name="standard-input", daemon=True).start()
+    _give_way()
+    settings = Settings()
+    database = Database(settings.database)
+    try:
+        return _run(Run(settings, database, Artifacts(settings.home), claim, stop))
+    finally:
+        database.close()
+
+
+def _obey(stop: threading.Event) -> None:
+    """Reads the worker's word from standard input; when that closes the worker is gone, and so is this process."""
+    for line in sys.stdin:
+        if line.strip() == "stop":
+            stop.set()
+    os._exit(3)
+
+
+def _give_way() -> None:
+    """Lowers the priority of this process: predictions come first."""
+    process = psutil.Process()
+    if sys.platform == "win32":
+        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
+        process.nice(NICENESS)
+
+
+def _run(run: Run) -> int:
+    try:
+        with run.database.read() as session:
+            spec = parse_job(queue.find_job(session, run.claim.job_id).spec)
+        resolve_name(TASKS[spec.kind])(run, spec)
+    except LostClaim as error:
+        log.warning("this job is somebody else's now", error=str(error))
+    except Interrupted:
+        with run.database.write() as session:
+            queue.release(session, run.claim, message="The worker was shut down; the job goes on from its checkpoint.")
+    except StoreBusy as error:
+        # The worker counts this as a crash: the job is tried again from its checkpoint.
+        log.warning("the database is held by somebody else", error=str(error))
+        return DATABASE_BUSY
+    except Exception as error:
+        log.exception("the job failed")
+        reason, message = _explain(error)
+        with run.database.write() as session:
+            queue.fail(session, run.claim, reason=reason, message=message)
+    return 0
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """One word for programs and a sentence for people."""
+    if is_out_of_memory(error):
+        return "out_of_memory", "There is not enough memory for this job. Try a smaller batch_size or image_size."
+    for kind, reason in REASONS.items():
+        if isinstance(error, kind):
+            return reason, str(error)
+    return "error", f"{type(error).__name__}: {str(error)[:500]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""From a trained network to a model that can be served: files in place, measured, then one transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from formats.manifest import ModelManifest
+from inference.measuring import measure
+from nets import publishing as files
+from store import checkpoints, models, queue
+from workers.run import Run
+
+
+def publish(run: Run, network: nn.Module, request: files.Publication, *, result: dict[str, Any]) -> None:
+    """Writes the model's files, measures it, then enters it and ends the job in one transaction."""
+    run.enter("exporting")
+    with run.artifacts.new_directory(run.artifacts.model(request.id)) as directory:
+        manifest = files.publish(directory, network, request=request, graphs=run.artifacts.graphs())
+        run.enter("measuring")
+        measurement = measure(directory, threads=run.settings.inference_threads)
+    try:
+        with run.database.write() as session:
+            name = queue.held(session, run.claim).name
+            models.publish(
+                session, run.claim, _publication(manifest, request, name=name, latency=measurement.as_dict())
+            )
+            checkpoints.forget_checkpoints(session, run.claim.job_id)
+            queue.succeed(session, run.claim, {"model": manifest.id, **result})
+    except BaseException:
+        run.artifacts.remove(run.artifacts.model(request.id))
+        raise
+    run.artifacts.remove(run.artifacts.checkpoints(run.claim.job_id))
+
+
+def _publication(
+    manifest: ModelManifest, request: files.Publication, *, name: str, latency: dict[str, Any]
+) -> models.Publication:
+    facts = manifest.model_dump(
+        mode="json", include={"architecture", "classes", "parameters", "nonzero_parameters", "macs", "metrics"}
+    )
+    facts["image_size"] = manifest.preprocessing.image_size
+    facts["channels"] = manifest.preprocessing.channels
+    facts["training_images"] = len(request.data.train)
+    return models.Publication(
+        id=manifest.id,
+        name=name,
+        kind=manifest.kind,
+        dataset=manifest.dataset["id"],
+        parent=manifest.lineage.get("parent"),
+        weights_sha256=manifest.weights.sha256,
+        bytes=stored_bytes(manifest),
+        facts=facts,
+        latency=latency,
+    )
+
+
+def stored_bytes(manifest: ModelManifest) -> int:
+    """Bytes of everything stored for the model, `model.json` counted."""
+    return manifest.bytes + len(manifest.model_dump_json(indent=1).encode())

@@ -1,0 +1,98 @@
+"""One attempt at one job, as its task sees it: reports progress, keeps checkpoints, publishes the model.
+
+All writes are fenced by the claim: once the job is no longer ours they raise LostClaim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nets.training import EpochRow
+from specs.settings import Settings
+from store import metrics, queue
+from store.artifacts import Artifacts
+from store.checkpoints import Checkpoints
+from store.database import Database
+from store.errors import StoreBusy
+from store.queue import Claim
+
+REPORT_SECONDS = 0.5
+
+
+class Run:
+    """What a task is given. It is the observer of `nets.training.train` too."""
+
+    def __init__(
+        self, settings: Settings, database: Database, artifacts: Artifacts, claim: Claim, stop: threading.Event
+    ) -> None:
+        self.settings = settings
+        self.database = database
+        self.artifacts = artifacts
+        self.claim = claim
+        self.checkpoints = Checkpoints(database, artifacts, claim)
+        self._stop = stop
+        self._phase = "starting"
+        self._steps = 0
+        self._reported_at = 0.0
+        self._began: tuple[float, float] | None = None
+        self._progress: dict[str, Any] | None = None
+
+    def enter(self, phase: str) -> None:
+        """Says what the job does from now on."""
+        self._phase = phase
+        self._report()
+
+    def on_step(self, *, epoch: int, epochs: int, fraction: float) -> None:
+        """Called after each training step; `fraction` is of the whole training."""
+        self._steps += 1
+        clock = time.monotonic()
+        if self._began is None:
+            self._began = (clock, fraction)
+        if clock - self._reported_at >= REPORT_SECONDS:
+            self._progress = {
+                "epoch": epoch,
+                "epochs": epochs,
+                "fraction": round(fraction, 4),
+                "eta_seconds": self._eta(clock, fraction),
+            }
+            self._report()
+
+    def on_epoch(self, row: EpochRow) -> None:
+        """Called after each epoch."""
+        values = asdict(row)
+        epoch = values.pop("epoch")
+        with self.database.write() as session:
+            metrics.record_epoch(session, self.claim, epoch, values)
+
+    def stop_requested(self) -> bool:
+        """Whether the training is to write a checkpoint and end."""
+        return self._stop.is_set()
+
+    def save_checkpoint(self, write: Callable[[Path], None], *, epoch: int, step: int, best: bool) -> None:
+        """Keeps what `write` puts into the directory it is given."""
+        self.checkpoints.save(write, epoch=epoch, step=step, best=best)
+
+    def newest_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from."""
+        return self.checkpoints.newest()
+
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint of the best epoch so far."""
+        return self.checkpoints.best()
+
+    def _eta(self, clock: float, fraction: float) -> float | None:
+        began, done_before = self._began or (clock, fraction)
+        done = fraction - done_before
+        return round((clock - began) / done * (1 - fraction), 1) if done > 0 else None
+
+    def _report(self) -> None:
+        self._reported_at = time.monotonic()
+        # A report that cannot be written now is overtaken by the next one.
+        with contextlib.suppress(StoreBusy), self.database.write() as session:
+            queue.report(session, self.claim, phase=self._phase, step=self._steps, progress=self._progress)

@@ -1,0 +1,11 @@
+"""What each kind of job does: an import string each, so that only the child process imports torch."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+TASKS: Mapping[str, str] = MappingProxyType(
+    {
+        "train": "workers.tasks.train:train",
+        "prune": "workers.tasks.prune:prune",
+    }
+)

@@ -1,0 +1,70 @@
+"""Cut weights of a published model, retrain what is left, publish the result as its child."""
+
+from __future__ import annotations
+
+from nets import datasets, devices, pruning, training
+from nets.publishing import Publication, load_network
+from specs.datasets import BUILTIN_DATASETS
+from specs.jobs import FineTune, PruneSpec, TrainSpec
+from store import models
+from store.ids import new_id
+from workers.publishing import publish
+from workers.run import Run
+from workers.scores import scores
+
+
+def prune(run: Run, spec: PruneSpec) -> None:
+    """The task of a prune job. The parent's own split is used: what validated it does not train its child."""
+    run.enter("loading")
+    with run.database.read() as session:
+        parent = models.find_model(session, spec.model)
+    network, manifest = load_network(run.artifacts.model(parent.id))
+    origin = TrainSpec.model_validate(manifest.training["train"])
+    source = BUILTIN_DATASETS[origin.dataset.removeprefix("ds_")]
+    data = datasets.load(
+        source,
+        image_size=manifest.preprocessing.image_size,
+        seed=origin.seed,
+        validation_fraction=origin.validation_fraction,
+    )
+    run.enter("pruning")
+    masks = pruning.select(network, method=spec.method, options=spec)
+    masks.apply(network)
+    after_cut = scores(network, data)
+    best_epoch = 0
+    if spec.fine_tune is not None:
+        run.enter("training")
+        plan = _plan(spec, spec.fine_tune, origin=origin)
+        best_epoch = training.train(network, data, plan, run, masks=masks).best_epoch
+    run.enter("evaluating")
+    metrics = scores(network, data)
+    request = Publication(
+        id=new_id("mdl"),
+        kind="pruned",
+        architecture=manifest.architecture,
+        data=data,
+        dataset={"id": source.id},
+        training={**manifest.training, "prune": spec.model_dump(mode="json")},
+        lineage={"job": run.claim.job_id, "parent": parent.id, "best_epoch": best_epoch},
+        metrics=metrics,
+    )
+    report = {
+        "accuracy_before": manifest.metrics["test_accuracy"],
+        "accuracy_after_cut": after_cut["test_accuracy"],
+        "accuracy_after_retraining": metrics["test_accuracy"],
+        "sparsity": pruning.sparsity(network).prunable,
+    }
+    publish(run, network, request, result=report)
+
+
+def _plan(spec: PruneSpec, fine_tune: FineTune, *, origin: TrainSpec) -> training.TrainingPlan:
+    return training.TrainingPlan(
+        optimizer=fine_tune.optimizer,
+        schedule=fine_tune.schedule,
+        augmentation=origin.augmentation,
+        epochs=fine_tune.epochs,
+        batch_size=fine_tune.batch_size,
+        seed=origin.seed,
+        patience=None,
+        device=devices.resolve(spec.device),
+    )

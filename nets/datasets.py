@@ -1,4 +1,4 @@
-"""Images with labels in memory, split by the rule at the top of specs/datasets.py."""
+"""Images with labels in memory, split by the rule of specs/splits.py."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pkgutil import resolve_name
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from formats.images import ImageShape, resize_pixels
-from specs.datasets import TEST_FRACTION, BuiltinDataset, share
+from specs.datasets import BuiltinDataset
+from specs.splits import Splits, split_contents
 
 
 @dataclass(frozen=True)
@@ -54,68 +54,35 @@ class Images:
     labels: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class _Share:
-    """Numbers of the images of each split, in the order of class and hash."""
-
-    train: list[int]
-    validation: list[int]
-    test: list[int]
-
-
 def load(dataset: BuiltinDataset, *, image_size: int, seed: int, validation_fraction: float) -> Dataset:
     """A built-in data set, split and resized to image_size x image_size."""
-    images: Images = resolve_name(dataset.target)()
+    images = Images(*resolve_name(dataset.target)())
     return split_images(images, dataset, image_size=image_size, seed=seed, validation_fraction=validation_fraction)
-
-
-def digits() -> Images:
-    """scikit-learn's digits: 8 x 8 pixels, whose levels 0 to 16 become 0 to 255."""
-    bunch = load_digits()
-    return Images(np.rint(bunch.images * 255 / 16).astype(np.uint8), bunch.target.astype(np.int64))
 
 
 def split_images(
     images: Images, dataset: BuiltinDataset, *, image_size: int, seed: int, validation_fraction: float
 ) -> Dataset:
     """Splits and resizes; the order in which the images come changes nothing."""
-    shares = _shares(images, seed=seed, validation_fraction=validation_fraction)
+    contents = [image.tobytes() for image in images.pixels]
+    splits = split_contents(contents, images.labels.tolist(), seed=seed, validation_fraction=validation_fraction)
     shape = ImageShape(image_size, dataset.channels)
-    train = _split(images, shares.train, shape)
+    train = _split(images, splits.train, shape)
     mean, std = _moments(train.pixels)
     return Dataset(
         train=train,
-        validation=_split(images, shares.validation, shape),
-        test=_split(images, shares.test, shape),
+        validation=_split(images, splits.validation, shape),
+        test=_split(images, splits.test, shape),
         classes=dataset.classes,
         channels=dataset.channels,
         mean=mean,
         std=std,
-        fingerprint=_fingerprint(images, shares),
+        fingerprint=_fingerprint(images, splits),
     )
-
-
-def _shares(images: Images, *, seed: int, validation_fraction: float) -> _Share:
-    shares = _Share([], [], [])
-    for label in np.unique(images.labels):
-        numbers = np.flatnonzero(images.labels == label)
-        by_hash = {_sha256(images.pixels[number].tobytes()): int(number) for number in numbers}
-        ordered = [by_hash[digest] for digest in sorted(by_hash)]
-        test = share(len(ordered), TEST_FRACTION)
-        shares.test.extend(ordered[:test])
-        rest = sorted(ordered[test:], key=lambda number: _seeded_hash(seed, images.pixels[number]))
-        validation = share(len(rest), validation_fraction)
-        shares.validation.extend(rest[:validation])
-        shares.train.extend(rest[validation:])
-    return shares
 
 
 def _sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
-
-
-def _seeded_hash(seed: int, pixels: NDArray[np.uint8]) -> bytes:
-    return _sha256(seed.to_bytes(8, "big") + pixels.tobytes())
 
 
 def _split(images: Images, numbers: Iterable[int], shape: ImageShape) -> Split:
@@ -132,10 +99,10 @@ def _moments(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean), tuple(value if value > 0 else 1.0 for value in std)
 
 
-def _fingerprint(images: Images, shares: _Share) -> str:
+def _fingerprint(images: Images, splits: Splits) -> str:
     """Over the split, label and original pixels of every image, whatever their order and the size asked for."""
     records = []
-    for split, numbers in (("train", shares.train), ("validation", shares.validation), ("test", shares.test)):
+    for split, numbers in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
         for number in numbers:
             head = f"{split}:{images.labels[number]}:{images.pixels[number].shape}:"
             records.append(_sha256(head.encode() + images.pixels[number].tobytes()))

@@ -1,19 +1,11 @@
-"""Built-in data sets: what is known of them without reading them.
-
-The split rule, for built-in sets that come without one: within each class images are ordered by the
-SHA-256 of their pixels (identical images stay together). The first fifth (rounded) is the test split, for
-every job and for ever. The rest is ordered again by the SHA-256 of the seed and the pixels;
-the first `validation_fraction` of it (rounded, at least one) is the validation split,
-and what is left trains.
-"""
+"""Built-in data sets: what is known of them without reading them. `specs.splits` has the rule of their splits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from specs.registry import Registry
-
-TEST_FRACTION = 0.2
+from specs.splits import TEST_FRACTION, share
 
 
 @dataclass(frozen=True)
@@ -43,13 +35,8 @@ class BuiltinDataset:
         return sum(self.class_images)
 
 
-def share(count: int, fraction: float) -> int:
-    """How many of `count` images a split of this fraction takes: rounded half up, at least one."""
-    return max(1, int(count * fraction + 0.5))
-
-
 def split_sizes(dataset: BuiltinDataset, validation_fraction: float) -> dict[str, int]:
-    """Images in each split by the rule at the top of this file."""
+    """Images in each split by the rule of `specs.splits`, where no two images are the same."""
     test = [share(count, TEST_FRACTION) for count in dataset.class_images]
     rest = [count - taken for count, taken in zip(dataset.class_images, test, strict=True)]
     validation = sum(share(count, validation_fraction) for count in rest)

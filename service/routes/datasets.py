@@ -12,12 +12,12 @@ from fastapi import APIRouter, Query
 from numpy.typing import NDArray
 from PIL import Image
 
-from formats.splits import split_images
 from service.paging import Cursor, Limit, position
 from service.schemas import DatasetImage, DatasetView, Page
 from service.submission import find_dataset
 from specs.datasets import BUILTIN_DATASETS, BuiltinDataset, split_sizes
 from specs.jobs import TrainSpec
+from specs.splits import split_contents
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -41,11 +41,12 @@ def get_dataset(reference: str) -> DatasetView:
 def list_images(reference: str, split: Part = "test", limit: Limit = 100, cursor: Cursor = None) -> Page[DatasetImage]:
     dataset = find_dataset(reference)
     pixels, labels = resolve_name(dataset.target)()
-    splits = split_images(pixels, labels, seed=0, validation_fraction=0.5)
-    chosen = splits.test if split == "test" else np.sort(np.concatenate([splits.train, splits.validation]))
+    contents = [image.tobytes() for image in pixels]
+    splits = split_contents(contents, labels.tolist(), seed=0, validation_fraction=0.5)
+    chosen = splits.test if split == "test" else sorted(splits.train + splits.validation)
     start = position(cursor) or 0
     items = [
-        DatasetImage(index=int(number), label=dataset.classes[labels[number]], png=_png(pixels[number]))
+        DatasetImage(index=number, label=dataset.classes[labels[number]], png=_png(pixels[number]))
         for number in chosen[start : start + limit]
     ]
     end = start + limit

@@ -18,8 +18,14 @@ def step(device: str) -> tuple[float, Tensor]:
     torch.manual_seed(0)
     images, labels = torch.randn(8, 3, 8, 8), torch.arange(8) % 4
     network = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 4)
-    ).to(device)
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 1),
+        nn.Flatten(),
+        nn.Linear(16 * 64, 4),
+    )
+    network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     logits = network(images.to(device))
     loss = cross_entropy(logits, labels.to(device))

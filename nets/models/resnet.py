@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.activations import activation
+from nets.models.projection import StridedProjection
 from nets.models.scaling import has_small_stem, scaled_channels
 from specs.architectures import ResNetOptions
 
@@ -39,7 +40,7 @@ class BasicBlock(nn.Module):
 def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(StridedProjection(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
 
 class ResNet(nn.Module):

@@ -1,0 +1,184 @@
+"""Commands that ask for jobs and look after them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from pruneyard.answers import Job
+from pruneyard.client import Client
+from pruneyard.figures import console, duration, percent, table
+from pruneyard.progress import follow
+
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the job is accepted.")]
+Name = Annotated[str | None, typer.Option("--name", help="Of the job and its model.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training images.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per step.")]
+JsonFile = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="A whole job spec; '-' reads it from standard input.")
+]
+
+
+def job_commands() -> typer.Typer:
+    """`jobs` and what stands below it."""
+    app = typer.Typer(help="List jobs, show one, cancel one.", invoke_without_command=True)
+    app.callback()(list_jobs)
+    app.command("show")(show_job)
+    app.command("cancel")(cancel_job)
+    return app
+
+
+def train(  # noqa: PLR0913 - one parameter an option
+    *,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Id or name of a data set, such as digits.")] = None,
+    architecture: Annotated[str | None, typer.Option("--architecture", help="Such as resnet18.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the architecture.")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", help="Such as adam.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
+    schedule: Annotated[str | None, typer.Option("--schedule", help="Of the learning rate.")] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    name: Name = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.")] = None,
+    spec_file: JsonFile = None,
+    no_wait: NoWait = False,
+) -> None:
+    """Train a network; options stand above what --json says."""
+    spec = {"kind": "train", **(_read_spec(spec_file) if spec_file else {})}
+    _merge(spec, "architecture", architecture, _pairs(settings or ()))
+    _merge(spec, "optimizer", optimizer, {} if lr is None else {"lr": lr}, default="adam")
+    plain = {"dataset": dataset, "schedule": schedule, "epochs": epochs, "batch_size": batch_size}
+    plain |= {"name": name, "seed": seed}
+    spec.update({key: value for key, value in plain.items() if value is not None})
+    for option in ("dataset", "architecture"):
+        if option not in spec and spec["kind"] == "train":
+            raise typer.BadParameter("say which, here or with --json.", param_hint=f"--{option}")
+    _submit(spec, wait=not no_wait)
+
+
+def prune(
+    model: Annotated[str, typer.Argument(help="Id, alias or name of the model.")],
+    *,
+    sparsity: Annotated[
+        float | None, typer.Option("--sparsity", help="Share of the weights to cut; 0.9 where it is not said.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=0, help="Of retraining; 0 for none.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="Which pruning method.")] = None,
+    name: Name = None,
+    no_wait: NoWait = False,
+) -> None:
+    """Prune a model and retrain what is left; the model itself stays."""
+    spec: dict[str, Any] = {"kind": "prune", "model": model}
+    given = {"sparsity": sparsity, "method": method, "name": name}
+    spec.update({key: value for key, value in given.items() if value is not None})
+    if epochs is not None:
+        spec["fine_tune"] = {"epochs": epochs} if epochs else None
+    _submit(spec, wait=not no_wait)
+
+
+def list_jobs(
+    context: typer.Context,
+    status: Annotated[str | None, typer.Option("--status", help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most.")] = 50,
+) -> None:
+    """List jobs, the newest first."""
+    if context.invoked_subcommand is not None:
+        return
+    filters = {"status": status, "limit": min(limit, 100)}
+    with Client() as client:
+        rows = [_row(job) for job in islice(client.jobs(**filters), limit)]
+    console().print(table(["id", "kind", "name", "status", "progress", "left", "created", "model"], rows))
+
+
+def show_job(job_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Print a job as JSON."""
+    with Client() as client:
+        console().print_json(data=client.job(job_id))
+
+
+def cancel_job(job_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Cancel a job."""
+    with Client() as client:
+        job = client.cancel(job_id)
+    console().print(Text(f"{job['id']}: {job['status']}"))
+
+
+def _submit(spec: dict[str, Any], *, wait: bool) -> None:
+    out = console()
+    with Client() as client:
+        job = client.submit(spec)
+        out.print(Text(f"{job['id']} accepted"))
+        if not wait:
+            return
+        try:
+            job = follow(client, job["id"], console=out)
+        except KeyboardInterrupt:
+            out.print(Text(f"The job goes on; `pruneyard jobs cancel {job['id']}` ends it."))
+            raise
+        model = (job.get("result") or {}).get("model")
+        out.print(Text(f"model {model}" if model else json.dumps(job.get("result"))))
+
+
+def _row(job: Job) -> Sequence[str]:
+    progress = job.get("progress") or {}
+    state = job.get("phase") if job["status"] == "running" else job.get("reason")
+    return [
+        job["id"],
+        job["kind"],
+        job.get("name") or "",
+        f"{job['status']} ({state})" if state else job["status"],
+        percent(progress.get("fraction")),
+        duration(progress.get("eta_seconds")),
+        job.get("created_at", ""),
+        str((job.get("result") or {}).get("model") or ""),
+    ]
+
+
+def _read_spec(source: str) -> dict[str, Any]:
+    try:
+        spec = json.loads(typer.get_text_stream("stdin").read() if source == "-" else Path(source).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"cannot read {source} as JSON: {error}", param_hint="--json") from error
+    if not isinstance(spec, dict):
+        raise typer.BadParameter(f"{source} holds no JSON object.", param_hint="--json")
+    return spec
+
+
+def _pairs(settings: Sequence[str]) -> dict[str, Any]:
+    pairs = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not key or not equals:
+            raise typer.BadParameter(f"{setting!r} is not KEY=VALUE.", param_hint="--set")
+        pairs[key.strip()] = _value(value)
+    return pairs
+
+
+def _value(text: str) -> Any:
+    """Numbers, true, false, null and lists as in JSON; all else is a string."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _merge(spec: dict[str, Any], key: str, name: str | None, options: dict[str, Any], *, default: str = "") -> None:
+    """Put a name with options into the spec; another name than the spec's drops the options it had."""
+    given = spec.get(key)
+    before: dict[str, Any] = given if isinstance(given, dict) else {"name": given} if given else {}
+    if name is not None and name != before.get("name"):
+        before = {"name": name}
+    if options and not before:
+        if not default:
+            raise typer.BadParameter(f"say which {key} too.", param_hint=f"--{key}")
+        before = {"name": default}
+    if before:
+        spec[key] = {**before, **options}

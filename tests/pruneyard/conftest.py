@@ -1,0 +1,207 @@
+"""A service that speaks the HTTP contract over a real socket, from the standard library."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+PNG = b"\x89PNG\r\n\x1a\n"
+FIELD_ERROR = {
+    "pointer": "#/architecture/name",
+    "message": "There is no architecture of this name.",
+    "hint": "Did you mean 'resnet18'?",
+}
+
+
+@dataclass
+class Seen:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class FakeService:
+    """What the fake remembers, and how it should misbehave."""
+
+    url: str = ""
+    seen: list[Seen] = field(default_factory=list)
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    states: list[dict[str, Any]] = field(default_factory=list)
+    events: list[tuple[str, Any]] = field(default_factory=list)
+    streams: bool = True
+    break_stream_after: int | None = None
+    break_answers: int = 0
+    busy_answers: int = 0
+    ready: bool = True
+
+    def requests(self, method: str, path: str) -> list[Seen]:
+        return [seen for seen in self.seen if (seen.method, seen.path) == (method, path)]
+
+    def add_job(self, **fields: Any) -> str:
+        job_id = f"job_{len(self.jobs) + 1}"
+        self.jobs[job_id] = {"id": job_id, "kind": "train", "name": None, "status": "queued", "result": None, **fields}
+        return job_id
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    service: FakeService
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _any(self) -> None:
+        parts = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        seen = Seen(self.command, unquote(parts.path), query, dict(self.headers.items()), body)
+        self.service.seen.append(seen)
+        for pattern, answer in ROUTES:
+            if match := re.fullmatch(pattern, f"{seen.method} {seen.path}"):
+                answer(self, seen, *match.groups())
+                return
+        self.problem(404, "Not found", detail="There is nothing here.")
+
+    do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815
+
+    def answer(self, status: int, body: Any, media_type: str = "application/json", **headers: str) -> None:
+        content = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def problem(self, status: int, title: str, **fields: Any) -> None:
+        headers = {"Retry_After": "0"} if status in {429, 503} else {}
+        self.answer(status, {"title": title, "status": status, **fields}, "application/problem+json", **headers)
+
+    def page(self, items: list[Any], seen: Seen) -> None:
+        start, limit = int(seen.query.get("cursor", 0)), int(seen.query.get("limit", 2))
+        end = start + limit
+        self.answer(200, {"items": items[start:end], "next_cursor": str(end) if end < len(items) else None})
+
+
+def submit(handler: Handler, seen: Seen) -> None:
+    service = handler.service
+    spec = json.loads(seen.body)
+    if spec.get("architecture") == "resnet19":
+        handler.problem(422, "The job cannot be accepted", detail="One field is wrong.", errors=[FIELD_ERROR])
+        return
+    key = seen.headers["Idempotency-Key"]
+    if key not in service.keys:
+        service.keys[key] = service.add_job(spec=spec, kind=spec["kind"], name=spec.get("name"))
+    if service.break_answers:
+        service.break_answers -= 1
+        handler.close_connection = True
+        return
+    handler.answer(202, service.jobs[service.keys[key]])
+
+
+def show_job(handler: Handler, _seen: Seen, job_id: str) -> None:
+    service = handler.service
+    if service.busy_answers:
+        service.busy_answers -= 1
+        handler.problem(503, "Busy")
+    elif job_id not in service.jobs:
+        handler.problem(404, "There is no such job", detail=f"{job_id} is not known.")
+    else:
+        if service.states:
+            service.jobs[job_id].update(service.states.pop(0))
+        handler.answer(200, service.jobs[job_id])
+
+
+def cancel(handler: Handler, _seen: Seen, job_id: str) -> None:
+    handler.service.jobs[job_id]["status"] = "cancelled"
+    handler.answer(200, handler.service.jobs[job_id])
+
+
+def events(handler: Handler, seen: Seen, _job_id: str) -> None:
+    service = handler.service
+    if not service.streams:
+        handler.answer(200, {"items": [], "next_cursor": None})
+        return
+    handler.send_response(200)
+    handler.send_header("Content-Type", "text/event-stream; charset=utf-8")
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    for number in range(int(seen.headers.get("Last-Event-ID", 0)), len(service.events)):
+        if service.break_stream_after == number:
+            service.break_stream_after = None
+            handler.close_connection = True
+            return
+        kind, data = service.events[number]
+        text = f": beat\n\nid: {number + 1}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+        handler.wfile.write(f"{len(text):x}\r\n".encode() + text + b"\r\n")
+    handler.wfile.write(b"0\r\n\r\n")
+
+
+def predict(handler: Handler, seen: Seen, ref: str) -> None:
+    multipart = seen.headers["Content-Type"].startswith("multipart/form-data")
+    count = seen.body.count(b'name="images"') if multipart else 1
+    label = "8" if ref == "always 8" else chr(seen.body[-1]) if not multipart else "3"
+    guess = {"label": label, "index": 3, "probability": 0.75}
+    answer = {**guess, "top": [guess, {"label": "5", "index": 5, "probability": 0.125}]}
+    handler.answer(200, {"model": ref, "predictions": [answer] * count})
+
+
+def model(handler: Handler, _seen: Seen, ref: str) -> None:
+    handler.answer(200, {"id": "mdl_1", "name": ref, "kind": "trained", "status": "ready"})
+
+
+MODELS = [
+    {"id": f"mdl_{number}", "name": "[bold]", "kind": "trained", "status": "ready", "metrics": {"test_accuracy": None}}
+    for number in range(3)
+]
+METRICS = [{"epoch": n, "train_loss": None, "train_accuracy": 0.5, "images_per_second": 1234.5} for n in (1, 2, 3)]
+IMAGES = [{"index": n, "label": str(n), "png": base64.b64encode(PNG + str(n).encode()).decode()} for n in range(10)]
+
+ROUTES: list[tuple[str, Any]] = [
+    (r"POST /v1/jobs", submit),
+    (r"GET /v1/jobs", lambda handler, seen: handler.page(list(handler.service.jobs.values()), seen)),
+    (r"GET /v1/jobs/([^/]+)", show_job),
+    (r"POST /v1/jobs/([^/]+)/cancel", cancel),
+    (r"GET /v1/jobs/[^/]+/metrics", lambda handler, seen: handler.page(METRICS, seen)),
+    (r"GET /v1/jobs/([^/]+)/events", events),
+    (r"GET /v1/models", lambda handler, seen: handler.page(MODELS, seen)),
+    (r"GET /v1/models/(.+)", model),
+    (r"DELETE /v1/models/.+", lambda handler, _seen: handler.answer(204, None)),
+    (r"PUT /v1/aliases/(.+)", lambda handler, _seen, alias: handler.answer(200, {"alias": alias})),
+    (r"POST /v1/models/(.+)/predict", predict),
+    (r"GET /v1/datasets", lambda handler, seen: handler.page([{"id": "ds_digits"}], seen)),
+    (r"GET /v1/datasets/digits/images", lambda handler, seen: handler.page(IMAGES, seen)),
+    (r"GET /v1/architectures", lambda handler, seen: handler.page([{"name": "mlp"}], seen)),
+    (r"GET /v1/architectures/mlp", lambda handler, _seen: handler.answer(200, {"name": "mlp"})),
+    (r"GET /readyz", lambda handler, _seen: handler.answer(200 if handler.service.ready else 503, {"workers": 1})),
+]
+
+
+@pytest.fixture
+def service() -> Iterator[FakeService]:
+    fake = FakeService()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"service": fake}))
+    server.daemon_threads = True
+    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield fake
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.pruneyard.conftest import PNG, FakeService
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from pruneyard.answers import Model
+from pruneyard.client import Client
+from pruneyard.commands.root import make_app
+from pruneyard.demo import Contender, comparison, failures, run_demo
+from pruneyard.errors import PruneyardError
+from pruneyard.figures import duration, figure, size
+from pruneyard.measurement import Measured, compare, held_out_images
+from pruneyard.progress import follow
+
+SUCCEEDED = {"status": "succeeded", "result": {"model": "mdl_1"}}
+
+
+@pytest.fixture(autouse=True)
+def _environment(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNEYARD_URL", service.url)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def run(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(make_app(), list(arguments), input=stdin)
+
+
+def sent_spec(service: FakeService) -> dict[str, object]:
+    (post,) = service.requests("POST", "/v1/jobs")
+    spec: dict[str, object] = json.loads(post.body)
+    return spec
+
+
+def test_train_sends_what_the_options_say(service: FakeService) -> None:
+    options = "--dataset digits --architecture resnet18 --set width=0.5 --set activation=relu --lr 0.01 --epochs 3"
+    result = run("train", *options.split(), "--name", "first try", "--seed", "7", "--no-wait")
+    assert result.exit_code == 0, result.output
+    assert "job_1 accepted" in result.output
+    assert sent_spec(service) == {
+        "kind": "train",
+        "dataset": "digits",
+        "architecture": {"name": "resnet18", "width": 0.5, "activation": "relu"},
+        "optimizer": {"name": "adam", "lr": 0.01},
+        "epochs": 3,
+        "name": "first try",
+        "seed": 7,
+    }
+
+
+def test_options_stand_above_a_spec_from_standard_input(service: FakeService) -> None:
+    spec = {"dataset": "digits", "architecture": {"name": "mlp", "dropout": 0.1}, "optimizer": {"name": "sgd", "lr": 1}}
+    result = run("train", "--json", "-", "--set", "hidden=[8,8]", "--lr", "0.5", "--no-wait", stdin=json.dumps(spec))
+    assert result.exit_code == 0, result.output
+    assert sent_spec(service) == {
+        "kind": "train",
+        "dataset": "digits",
+        "architecture": {"name": "mlp", "dropout": 0.1, "hidden": [8, 8]},
+        "optimizer": {"name": "sgd", "lr": 0.5},
+    }
+
+
+@pytest.mark.parametrize(("epochs", "fine_tune"), [("5", {"epochs": 5}), ("0", None)])
+def test_prune_sends_what_the_options_say(service: FakeService, epochs: str, fine_tune: object) -> None:
+    assert run("prune", "best", "--sparsity", "0.9", "--epochs", epochs, "--no-wait").exit_code == 0
+    assert sent_spec(service) == {"kind": "prune", "model": "best", "sparsity": 0.9, "fine_tune": fine_tune}
+
+
+def test_a_job_that_is_waited_for_is_shown_line_by_line(service: FakeService) -> None:
+    running = {"status": "running", "phase": "training", "progress": {"epoch": 3, "epochs": 3, "eta_seconds": 61.0}}
+    service.states = [{"queue_position": 2}, running, SUCCEEDED]
+    result = run("train", "--dataset", "digits", "--architecture", "mlp", "--name", "[red]")
+    assert result.exit_code == 0, result.output
+    assert "[red]: queued, 2 in the queue" in result.output
+    assert "epoch   1/3  loss –  train 50.00 %  validation –  1,234 images/s  ETA 1:01" in result.output
+    assert "model mdl_1" in result.output
+
+
+def test_a_job_is_shown_live_on_a_terminal(service: FakeService) -> None:
+    job_id = service.add_job(name="first")
+    service.states = [{"status": "running", "phase": "training", "progress": {"epoch": 1, "fraction": 0.5}}, SUCCEEDED]
+    screen = io.StringIO()
+    with Client(service.url) as client:
+        follow(client, job_id, console=Console(file=screen, force_terminal=True, width=100))
+    assert "first: training" in screen.getvalue()
+    assert "epoch   3/?" in screen.getvalue()
+
+
+def test_a_failed_job_exits_with_1(service: FakeService) -> None:
+    service.states = [{"status": "failed", "reason": "out_of_memory", "message": "Too little memory."}]
+    result = run("train", "--dataset", "digits", "--architecture", "mlp")
+    assert result.exit_code == 1
+    assert "out_of_memory" in result.stderr
+    assert "Too little memory." in result.stderr
+
+
+def test_a_refused_job_shows_pointer_and_hint_and_exits_with_1() -> None:
+    result = run("train", "--dataset", "digits", "--architecture", "resnet19")
+    assert result.exit_code == 1
+    assert (
+        "#/architecture/name: There is no architecture of this name.\n      Did you mean 'resnet18'?" in result.stderr
+    )
+
+
+def test_jobs_and_models_are_listed_shown_and_changed(service: FakeService) -> None:
+    service.add_job(name="first", status="running", phase="training", progress={"fraction": 0.25, "eta_seconds": 5.0})
+    for word in ("job_1", "first", "running (training)", "25.00 %", "0:05"):
+        assert word in run("jobs").output
+    assert json.loads(run("jobs", "show", "job_1").output)["name"] == "first"
+    assert run("jobs", "cancel", "job_1").output == "job_1: cancelled\n"
+    assert run("models", "--limit", "2").output.count("[bold]") == 2
+    assert json.loads(run("models", "show", "best").output)["name"] == "best"
+    assert run("models", "alias", "best", "mdl_1").output == "best -> mdl_1\n"
+    assert run("models", "delete", "mdl_1").output == "mdl_1 deleted\n"
+
+
+def test_predict_prints_a_row_for_each_file(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(40)]
+    for file in files:
+        file.write_bytes(PNG)
+    result = run("predict", "best", *map(str, files), "--top", "2")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("5 12.50 %") == 40
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train",
+        "train --dataset digits",
+        "train --dataset digits --architecture mlp --set width",
+        "train --json no-such-file",
+        "train --dataset digits --set a=1",
+        "prune",
+        "predict best no-such-file.png",
+        "jobs show",
+        "no-such-command",
+        "up --port 65536",
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: str, service: FakeService) -> None:
+    assert run(*arguments.split()).exit_code == 2
+    assert not service.seen
+
+
+def command_line(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pruneyard", *arguments]
+
+
+def test_the_command_exits_with_1_and_no_traceback_when_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = command_line("--url", "http://127.0.0.1:9", "jobs")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pruneyard up" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_while_waiting_exits_with_130_in_one_line(service: FakeService) -> None:
+    command = command_line("train", "--dataset", "digits", "--architecture", "mlp")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "accepted" in process.stdout.readline()
+        assert "queued" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert errors == "Stopped.\n"
+    assert "pruneyard jobs cancel job_1" in output
+
+
+def test_models_are_compared_over_http(service: FakeService) -> None:
+    with Client(service.url) as client:
+        images = held_out_images(client, "digits")
+        right, wrong = compare(service.url, ["best", "always 8"], images)
+    assert (right.images, right.accuracy) == (10, 1.0)
+    assert wrong.accuracy == 0.1
+    assert right.p50_ms > 0
+
+
+def contender(accuracy: float, nonzero: int) -> Contender:
+    model: Model = {"id": "mdl_1", "kind": "trained", "status": "ready"}
+    model |= {"parameters": 1000, "nonzero_parameters": nonzero, "bytes": 4000}
+    return Contender(model, Measured(359, accuracy, 1.25))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "after", "nonzero", "words"),
+    [
+        (0.98, 0.975, 104, []),
+        (0.96, 0.96, 104, ["less than 97.00 %"]),
+        (0.99, 0.975, 104, ["cost 1.50 points"]),
+        (0.98, 0.98, 200, ["Only 80.00 %"]),
+    ],
+)
+def test_the_demo_says_which_figure_is_not_right(accuracy: float, after: float, nonzero: int, words: list[str]) -> None:
+    found = failures(contender(accuracy, 1000), contender(after, nonzero))
+    assert len(found) == len(words)
+    assert all(word in sentence for word, sentence in zip(words, found, strict=True))
+
+
+def test_the_demo_prints_both_models_side_by_side() -> None:
+    screen = io.StringIO()
+    Console(file=screen, width=120).print(comparison(contender(0.98, 1000), contender(0.975, 104)))
+    for word in ("359 images", "98.00 %", "97.50 %", "4.0 kB", "1,000", "104", "1.25 ms"):
+        assert word in screen.getvalue()
+
+
+def test_the_demo_does_not_empty_a_folder_it_did_not_make(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("three years of work")
+    with pytest.raises(PruneyardError, match="left alone"):
+        run_demo(tmp_path, Console(file=io.StringIO()))
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_figures() -> None:
+    assert figure(float("nan"), ".2f") == figure(None) == "–"
+    assert [duration(value) for value in (5, 61, 3700, None)] == ["0:05", "1:01", "1:01:40", "–"]
+    assert [size(value) for value in (999, 1500, 2.5e6, None)] == ["999 B", "1.5 kB", "2.5 MB", "–"]

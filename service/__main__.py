@@ -8,10 +8,10 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from pydantic import ValidationError
 
+from formats.logs import configure_logs
 from service.app import create_app
-from specs.settings import Settings
+from specs.settings import BadSettings, Settings, load_settings
 from store.artifacts import make_private
 from store.database import Database
 from store.errors import StoreError
@@ -45,14 +45,15 @@ class Server(uvicorn.Server):
 
 
 def main() -> int:
+    configure_logs()
     try:
-        settings = Settings()
+        settings = load_settings()
         make_private(settings.home)
         database = Database(settings.database)
         check_current(database)
         database.close()
-    except (ValidationError, StoreError) as error:
-        sys.stderr.write(f"The service cannot start: {error}\n")
+    except (BadSettings, StoreError) as error:
+        sys.stderr.write(f"The service cannot start:\n{error}\n")
         return 2
     if settings.parent_pid is not None:
         when_gone(settings.parent_pid, lambda: os._exit(1))

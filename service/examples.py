@@ -46,5 +46,8 @@ JOBS: dict[str, Any] = {
 
 ALIAS: dict[str, Any] = {"model": "first try"}
 
-# A 8 x 8 grey PNG of a handwritten nought.
-PNG_BASE64 = ""
+# The first of the built-in digits, a nought, as a PNG of 8 x 8 pixels.
+PNG_BASE64 = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAARklEQVR4nAXBYRVAMBgAwHt7/vsiaGCaLIJGIqyCBp4EI4E1III7"
+    "lLYFaG99i0Gelh55T+LqbpI4GUm+WeQP01PqAdZW8QOg+BHxst8QXwAAAABJRU5ErkJggg=="
+)

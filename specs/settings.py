@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEBIBYTE = 1024 * 1024
@@ -63,6 +63,24 @@ class Settings(BaseSettings):
                 "machine could use it. Set PRUNEYARD_API_KEY, or PRUNEYARD_HOST=127.0.0.1."
             )
         return self
+
+
+class BadSettings(ValueError):
+    """Settings that cannot be used, a line each; never with their values, which may be secret."""
+
+
+def load_settings() -> Settings:
+    """The settings of the environment, or BadSettings."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [_line(problem) for problem in error.errors(include_input=False, include_url=False)]
+        raise BadSettings("\n".join(lines)) from None
+
+
+def _line(problem: Any) -> str:
+    variables = ["PRUNEYARD_" + str(part).upper() for part in problem["loc"]]
+    return ": ".join([*variables, problem["msg"].removeprefix("Value error, ")])
 
 
 def is_loopback(host: str) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from store.errors import NotFound, StorageFull
 from store.ids import ID_PATTERN
 
-CHECKPOINT_PATTERN = re.compile(r"^[0-9]{1,18}-[0-9]{1,9}$")
+CHECKPOINT_PATTERN = re.compile(r"^[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}$")
 GRAPH_PATTERN = re.compile(r"^[0-9a-f]{64}$")
 STALE_SECONDS = 3600.0
 

@@ -30,8 +30,11 @@ class Checkpoints:
         self._claim = claim
 
     def save(self, write: Callable[[Path], None], *, epoch: int, step: int, best: bool) -> None:
-        """Has `write` fill a directory, makes it durable, then points the database at it; old ones are removed."""
-        name = f"{step}-{self._claim.attempt}"
+        """Has `write` fill a directory, makes it durable, then points the database at it; old ones are removed.
+
+        `epoch` counts whole epochs, `step` the steps done of the next.
+        """
+        name = f"{epoch}-{step}-{self._claim.attempt}"
         target = self._artifacts.checkpoint(self._claim.job_id, name)
         self._artifacts.remove(target)
         with self._artifacts.new_directory(target) as directory:

@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from specs.settings import Settings
+from specs.settings import BadSettings, load_settings
 from store.artifacts import make_private
 from store.database import Database
 from store.errors import OutdatedDatabase
@@ -53,14 +53,19 @@ def check_current(database: Database) -> None:
         raise OutdatedDatabase("The database is not at the newest version. Run `pruneyard migrate` first.")
 
 
-def main() -> None:
-    settings = Settings()
+def main() -> int:
+    try:
+        settings = load_settings()
+    except BadSettings as error:
+        sys.stderr.write(f"The database cannot be migrated:\n{error}\n")
+        return 2
     make_private(settings.home)
     database = Database(settings.database)
     migrate(database, *sys.argv[1:2])
     sys.stdout.write(f"The database is at version {current_revision(database)}.\n")
     database.close()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

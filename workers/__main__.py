@@ -9,9 +9,9 @@ import threading
 from types import FrameType
 
 import structlog
-from pydantic import ValidationError
 
-from specs.settings import Settings
+from formats.logs import configure_logs
+from specs.settings import BadSettings, load_settings
 from store.artifacts import Artifacts, make_private
 from store.database import Database
 from store.errors import StoreError
@@ -23,13 +23,14 @@ log = structlog.get_logger()
 
 
 def main() -> int:
+    configure_logs()
     try:
-        settings = Settings()
+        settings = load_settings()
         make_private(settings.home)
         database = Database(settings.database)
         check_current(database)
-    except (ValidationError, StoreError) as error:
-        sys.stderr.write(f"The worker cannot start: {error}\n")
+    except (BadSettings, StoreError) as error:
+        sys.stderr.write(f"The worker cannot start:\n{error}\n")
         return 2
     stop = threading.Event()
     _stop_on_signals(stop)

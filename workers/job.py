@@ -14,6 +14,7 @@ import psutil
 import structlog
 
 from formats.files import DamagedFiles
+from formats.logs import configure_logs
 from nets.errors import BatchTooSmall, CheckpointLost, DeviceUnavailable, Interrupted, NonFiniteLoss, is_out_of_memory
 from specs.jobs import parse_job
 from specs.settings import Settings
@@ -42,6 +43,7 @@ log = structlog.get_logger()
 
 
 def main() -> int:
+    configure_logs()
     claim = Claim(sys.argv[1], int(sys.argv[2]))
     stop = threading.Event()
     threading.Thread(target=_obey, args=(stop,), name="standard-input", daemon=True).start()

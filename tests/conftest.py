@@ -1,0 +1,159 @@
+"""Fixtures that several rooms' tests use."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from formats.digits import read_digits
+from service.app import create_app
+from specs.datasets import BUILTIN_DATASETS
+from specs.settings import Settings
+from specs.splits import split_contents
+from store.database import Database
+from store.migrate import migrate
+
+LOOPBACK = "http://127.0.0.1:8000"
+TINY_TRAINING: dict[str, Any] = {
+    "kind": "train",
+    "name": "tiny",
+    "dataset": "digits",
+    "architecture": {"name": "mlp", "hidden": [128]},
+    "optimizer": {"name": "adam", "lr": 0.005},
+    "epochs": 6,
+    "image_size": 8,
+}
+TINY_PRUNING: dict[str, Any] = {
+    "kind": "prune",
+    "name": "tiny pruned",
+    "model": "tiny",
+    "sparsity": 0.9,
+    "fine_tune": {"epochs": 10, "optimizer": {"name": "adam", "lr": 0.005}},
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests do not depend on the settings of whoever runs them."""
+    for name in list(os.environ):
+        if name.startswith("PRUNEYARD_"):
+            monkeypatch.delenv(name)
+
+
+def new_home(path: Path) -> Settings:
+    """A data folder with a database at the newest version."""
+    path.mkdir(parents=True, exist_ok=True)
+    settings = Settings(home=path)
+    database = Database(settings.database)
+    migrate(database)
+    database.close()
+    return settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of an empty data folder."""
+    return new_home(tmp_path / "home")
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    """The database of that folder."""
+    database = Database(settings.database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def api(settings: Settings) -> Iterator[TestClient]:
+    """A client of the API over an empty data folder."""
+    with TestClient(create_app(settings), base_url=LOOPBACK) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder in which a real worker has trained the model `tiny` and pruned it to `tiny pruned`."""
+    settings = new_home(tmp_path_factory.mktemp("trained") / "home")
+    with running_worker(settings), TestClient(create_app(settings), base_url=LOOPBACK) as client:
+        for body in (TINY_TRAINING, TINY_PRUNING):
+            job = client.post("/v1/jobs", json=body).raise_for_status().json()
+            ended = wait_for(lambda job_id=job["id"]: _ended(client, job_id), seconds=120)
+            assert ended["status"] == "succeeded", ended
+    return settings.home
+
+
+def _ended(client: TestClient, job_id: str) -> dict[str, Any] | None:
+    job: dict[str, Any] = client.get(f"/v1/jobs/{job_id}").json()
+    return job if job["status"] in {"succeeded", "failed", "cancelled"} else None
+
+
+@pytest.fixture
+def trained_settings(trained_home: Path, tmp_path: Path) -> Settings:
+    """Settings of a copy of the trained folder, free to be changed."""
+    return Settings(home=Path(shutil.copytree(trained_home, tmp_path / "home")))
+
+
+@pytest.fixture
+def trained_api(trained_settings: Settings) -> Iterator[TestClient]:
+    """A client of the API over a copy of the trained folder."""
+    with TestClient(create_app(trained_settings), base_url=LOOPBACK) as client:
+        yield client
+
+
+class running_worker:  # noqa: N801 - reads as a statement of what is the case
+    """A worker process on a data folder, stopped at the end of the block."""
+
+    def __init__(self, settings: Settings, **environment: str) -> None:
+        self._environment = {**os.environ, **environment}
+        self._environment |= {"PRUNEYARD_HOME": str(settings.home), "PRUNEYARD_DATABASE_URL": settings.database}
+
+    def __enter__(self) -> subprocess.Popen[bytes]:
+        self.process = subprocess.Popen([sys.executable, "-m", "workers"], env=self._environment)
+        return self.process
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        finally:
+            self.process.kill()
+
+
+def wait_for(look: Callable[[], Any], *, seconds: float = 30.0, pause: float = 0.05) -> Any:
+    """What `look` answers once it is true; fails after so many seconds."""
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        time.sleep(pause)
+    return found
+
+
+def png(pixels: Any, *, kind: str = "PNG", **options: Any) -> bytes:
+    """An image file of these pixels (an array or a Pillow image)."""
+    file = io.BytesIO()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(np.asarray(pixels, dtype=np.uint8))
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def test_digits() -> list[tuple[bytes, str]]:
+    """The held-out digits as PNG files with their labels."""
+    pixels, labels = read_digits()
+    contents = [image.tobytes() for image in pixels]
+    splits = split_contents(contents, labels.tolist(), seed=0, validation_fraction=0.2)
+    classes = BUILTIN_DATASETS["digits"].classes
+    return [(png(pixels[number]), classes[labels[number]]) for number in splits.test]

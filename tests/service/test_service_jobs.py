@@ -1,0 +1,278 @@
+"""Jobs over HTTP: made, read, cancelled; bad bodies are refused and change nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service import examples
+from specs.architectures import ARCHITECTURES
+from specs.optimizers import OPTIMIZERS
+from specs.schedules import SCHEDULES
+from tests.problems import problem_of
+
+GOOD: dict[str, Any] = {"kind": "train", "dataset": "digits", "architecture": "mlp"}
+DELETED = object()
+
+
+def test_a_job_is_accepted_with_its_defaults(api: TestClient) -> None:
+    response = api.post("/v1/jobs", json=GOOD)
+    assert response.status_code == 202
+    job = response.json()
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert job["status"] == "queued"
+    assert job["queue_position"] == 0
+    assert job["attempt"] == 0
+    spec = job["spec"]
+    assert (spec["epochs"], spec["batch_size"]) == (20, 64)
+    assert (spec["optimizer"]["name"], spec["optimizer"]["lr"]) == ("adam", 0.001)
+    assert api.get(f"/v1/jobs/{job['id']}").json() == job
+
+
+@pytest.mark.parametrize("name", list(examples.JOBS))
+def test_each_example_of_the_docs_page_is_accepted(trained_api: TestClient, name: str) -> None:
+    body = examples.JOBS[name]["value"]
+    if body["kind"] == "prune":
+        body = {**body, "model": "tiny"}
+    assert trained_api.post("/v1/jobs", json=body).status_code == 202
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_each_architecture_is_accepted_by_name_and_with_options(api: TestClient, name: str) -> None:
+    entry = api.get(f"/v1/architectures/{name}").json()
+    assert api.post("/v1/jobs", json={**GOOD, "architecture": name}).status_code == 202
+    full = {"name": name, **entry["defaults"]}
+    job = api.post("/v1/jobs", json={**GOOD, "architecture": full}).json()
+    assert job["spec"]["architecture"] == full
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_each_optimizer_is_accepted(api: TestClient, name: str) -> None:
+    job = api.post("/v1/jobs", json={**GOOD, "optimizer": name}).json()
+    assert job["spec"]["optimizer"]["name"] == name
+
+
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_each_schedule_is_accepted(api: TestClient, name: str) -> None:
+    job = api.post("/v1/jobs", json={**GOOD, "schedule": name}).json()
+    assert job["spec"]["schedule"]["name"] == name
+
+
+def test_lists_are_paged_newest_first(api: TestClient) -> None:
+    made = [api.post("/v1/jobs", json=GOOD).json()["id"] for _ in range(5)]
+    assert [api.get(f"/v1/jobs/{job_id}").json()["queue_position"] for job_id in made] == [0, 1, 2, 3, 4]
+    seen, cursor = [], None
+    while True:
+        page = api.get("/v1/jobs", params={"limit": 2} | ({"cursor": cursor} if cursor else {})).json()
+        seen += [job["id"] for job in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == made[::-1]
+
+
+def test_a_waiting_job_is_cancelled_once_and_for_all(api: TestClient) -> None:
+    job = api.post("/v1/jobs", json=GOOD).json()
+    for _ in range(2):
+        response = api.post(f"/v1/jobs/{job['id']}/cancel")
+        assert response.status_code == 202
+        assert (response.json()["status"], response.json()["reason"]) == ("cancelled", "user")
+    states = [event["data"]["status"] for event in api.get(f"/v1/jobs/{job['id']}/events").json()["items"]]
+    assert states == ["queued", "cancelled"]
+
+
+def test_a_finished_job_cannot_be_cancelled(trained_api: TestClient) -> None:
+    job = trained_api.get("/v1/jobs?status=succeeded").json()["items"][0]
+    problem_of(trained_api.post(f"/v1/jobs/{job['id']}/cancel"), 409)
+
+
+def test_an_idempotency_key_makes_one_job(api: TestClient) -> None:
+    first = api.post("/v1/jobs", json=GOOD, headers={"Idempotency-Key": "a"}).json()
+    again = api.post("/v1/jobs", json=GOOD, headers={"Idempotency-Key": "a"}).json()
+    other = api.post("/v1/jobs", json=GOOD, headers={"Idempotency-Key": "b"}).json()
+    assert first["id"] == again["id"] != other["id"]
+    problem_of(api.post("/v1/jobs", json={**GOOD, "epochs": 3}, headers={"Idempotency-Key": "a"}), 422)
+    assert len(api.get("/v1/jobs").json()["items"]) == 2
+
+
+BAD_FIELDS = [
+    ({"architecture": "resnet19"}, "#/architecture"),
+    ({"architecture": {"name": "resnet81"}}, "#/architecture/name"),
+    ({"architecture": {"name": "resnet18", "widht": 1}}, "#/architecture/widht"),
+    ({"architecture": {"name": "resnet18", "width": 0}}, "#/architecture/width"),
+    ({"architecture": {"name": "mlp", "hidden": []}}, "#/architecture/hidden"),
+    ({"architecture": {"name": "mlp", "hidden": [16, 10**9]}}, "#/architecture/hidden/1"),
+    ({"architecture": 18}, "#/architecture"),
+    ({"architecture": DELETED}, "#/architecture"),
+    ({"optimizer": "adm"}, "#/optimizer"),
+    ({"optimizer": {"name": "sgd", "momentum": 0.9}}, "#/optimizer/momentum"),
+    ({"optimizer": {"name": "adam", "lr": 0}}, "#/optimizer/lr"),
+    ({"optimizer": {"name": "adam", "lr": -0.1}}, "#/optimizer/lr"),
+    ({"optimizer": {"name": "adam", "lr": "fast"}}, "#/optimizer/lr"),
+    ({"schedule": "cosinus"}, "#/schedule"),
+    ({"augmentation": "flipp"}, "#/augmentation"),
+    ({"epochs": 0}, "#/epochs"),
+    ({"epochs": 10**9}, "#/epochs"),
+    ({"epochs": 2.5}, "#/epochs"),
+    ({"batch_size": 0}, "#/batch_size"),
+    ({"batch_size": 5000}, "#/batch_size"),
+    ({"batch_size": 10**30}, "#/batch_size"),
+    ({"dataset": "digit"}, "#/dataset"),
+    ({"dataset": "../../etc/passwd"}, "#/dataset"),
+    ({"dataset": DELETED}, "#/dataset"),
+    ({"name": "../x"}, "#/name"),
+    ({"name": "a\u0000b"}, "#/name"),
+    ({"name": "a\nb"}, "#/name"),
+    ({"name": "x" * 10_000}, "#/name"),
+    ({"name": ""}, "#/name"),
+    ({"seed": -1}, "#/seed"),
+    ({"seed": 2**63}, "#/seed"),
+    ({"validation_fraction": 1.0}, "#/validation_fraction"),
+    ({"early_stopping": {"patience": 0}}, "#/early_stopping/patience"),
+    ({"device": "cuda"}, "#/device"),
+    ({"kind": "trian"}, "#/kind"),
+    ({"kind": DELETED}, "#/kind"),
+    ({"epoch": 3}, "#/epoch"),
+    ({"a/b~c": 3}, "#/a~1b~0c"),
+]
+
+
+@pytest.mark.parametrize(("change", "pointer"), BAD_FIELDS, ids=[str(pair)[:60] for pair in BAD_FIELDS])
+def test_a_bad_field_is_named_and_nothing_changes(api: TestClient, change: dict[str, Any], pointer: str) -> None:
+    body = {key: value for key, value in (GOOD | change).items() if value is not DELETED}
+    problem_of(api.post("/v1/jobs", json=body), 422, pointer)
+    assert api.get("/v1/jobs").json()["items"] == []
+    assert api.post("/v1/jobs", json=GOOD).status_code == 202
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_one(api: TestClient) -> None:
+    found = problem_of(api.post("/v1/jobs", json={**GOOD, "architecture": "mobilnet_v2"}), 422, "#/architecture")
+    assert "'mobilenet_v2'" in found["errors"][0]["hint"]
+
+
+def test_the_input_is_never_echoed(api: TestClient) -> None:
+    secret = "hunter2hunter2"
+    for change in ({"architecture": secret}, {"kind": secret}, {"epochs": secret}, {"dataset": secret}):
+        assert secret not in api.post("/v1/jobs", json=GOOD | change).text
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_are_not_finite_are_refused(api: TestClient, number: str) -> None:
+    body = json.dumps({**GOOD, "optimizer": {"name": "adam", "lr": 0.125}}).replace("0.125", number)
+    response = api.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+    problem_of(response, 422, "#/optimizer/lr")
+
+
+BROKEN = {
+    "broken": b'{"kind": "train", ',
+    "empty": b"",
+    "not utf-8": b'{"kind": "\xff\xfe"}',
+    "deep": b"[" * 100_000 + b"]" * 100_000,
+    "deep objects": b'{"architecture":' * 50_000 + b"1" + b"}" * 50_000,
+    "endless number": b'{"kind":"train","epochs":' + b"9" * 6000 + b"}",
+    "list": b"[]",
+    "null": b"null",
+    "surrogate": b'{"kind":"train","dataset":"digits","architecture":"mlp","name":"\\ud800"}',
+}
+
+
+@pytest.mark.parametrize("name", list(BROKEN))
+def test_broken_json_is_refused(api: TestClient, name: str) -> None:
+    response = api.post("/v1/jobs", content=BROKEN[name], headers={"content-type": "application/json"})
+    assert response.status_code in {400, 422}
+    problem_of(response, response.status_code)
+    assert api.post("/v1/jobs", json=GOOD).status_code == 202
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "image/png", None])
+def test_another_content_type_is_refused(api: TestClient, content_type: str | None) -> None:
+    headers = {"content-type": content_type} if content_type else {}
+    problem_of(api.post("/v1/jobs", content=json.dumps(GOOD), headers=headers), 422)
+    assert api.get("/v1/jobs").json()["items"] == []
+
+
+def test_a_body_over_the_limit_is_refused_whatever_it_says_of_its_length(api: TestClient) -> None:
+    limit = api.get("/v1/limits").json()["max_body_bytes"]
+    headers = {"content-type": "application/json"}
+    problem_of(api.post("/v1/jobs", content=b" " * (limit + 1), headers=headers), 413)
+    chunks = (b" " * 1_000_000 for _ in range(limit // 1_000_000 + 2))
+    problem_of(api.post("/v1/jobs", content=chunks, headers=headers), 413)
+    assert api.post("/v1/jobs", json=GOOD).status_code == 202
+
+
+BAD_PRUNINGS = [
+    ({"model": "nobody"}, "#/model"),
+    ({"model": "../tiny"}, "#/model"),
+    ({"model": DELETED}, "#/model"),
+    ({"method": "magnitud"}, "#/method"),
+    ({"sparsity": 0}, "#/sparsity"),
+    ({"sparsity": 1}, "#/sparsity"),
+    ({"sparsty": 0.5}, "#/sparsty"),
+    ({"fine_tune": {"epochs": 0}}, "#/fine_tune/epochs"),
+    ({"fine_tune": {"batch_size": 5000}}, "#/fine_tune/batch_size"),
+    ({"fine_tune": {"optimizer": "adamm"}}, "#/fine_tune/optimizer"),
+]
+
+
+@pytest.mark.parametrize(("change", "pointer"), BAD_PRUNINGS, ids=[str(pair)[:60] for pair in BAD_PRUNINGS])
+def test_a_bad_pruning_is_refused(trained_api: TestClient, change: dict[str, Any], pointer: str) -> None:
+    body = {"kind": "prune", "model": "tiny", **change}
+    before = trained_api.get("/v1/jobs").json()
+    problem_of(
+        trained_api.post("/v1/jobs", json={key: value for key, value in body.items() if value is not DELETED}),
+        422,
+        pointer,
+    )
+    assert trained_api.get("/v1/jobs").json() == before
+
+
+def test_a_pruning_keeps_the_id_of_its_model(trained_api: TestClient) -> None:
+    model = trained_api.get("/v1/models/tiny").json()
+    trained_api.put("/v1/aliases/prod", json={"model": "tiny"}).raise_for_status()
+    for reference in ("tiny", "prod", model["id"]):
+        job = trained_api.post("/v1/jobs", json={"kind": "prune", "model": reference}).json()
+        assert job["spec"]["model"] == model["id"]
+
+
+@pytest.mark.parametrize("path", ["", "/metrics", "/events"])
+def test_an_unknown_job_is_not_found(api: TestClient, path: str) -> None:
+    for job_id in ("job_0", "..%2f..%2fetc", "%00", "x" * 300, "job_1;x"):
+        problem_of(api.get(f"/v1/jobs/{job_id}{path}"), 404)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "cursor=-1", "cursor=a", "status=done"])
+def test_a_bad_query_is_refused(api: TestClient, query: str) -> None:
+    problem_of(api.get(f"/v1/jobs?{query}"), 422, f"query:{query.partition('=')[0]}")
+
+
+def test_metrics_are_one_row_an_epoch(trained_api: TestClient) -> None:
+    job = trained_api.get("/v1/models/tiny").json()["job"]
+    rows = trained_api.get(f"/v1/jobs/{job}/metrics").json()["items"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert all(row["images_per_second"] > 0 and row["lr"] == 0.005 for row in rows)
+    page = trained_api.get(f"/v1/jobs/{job}/metrics?limit=4").json()
+    rest = trained_api.get(f"/v1/jobs/{job}/metrics?limit=4&cursor={page['next_cursor']}").json()
+    assert page["items"] + rest["items"] == rows
+    assert rest["next_cursor"] is None
+
+
+def test_events_are_a_page_or_a_stream_that_can_be_resumed(trained_api: TestClient) -> None:
+    job = trained_api.get("/v1/models/tiny").json()["job"]
+    events = trained_api.get(f"/v1/jobs/{job}/events?limit=500").json()["items"]
+    states = [event["data"]["status"] for event in events if event["type"] == "state"]
+    assert states == ["queued", "running", "succeeded"]
+    headers = {"accept": "text/event-stream"}
+    stream = trained_api.get(f"/v1/jobs/{job}/events", headers=headers)
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    assert _ids(stream.text) == [event["id"] for event in events]
+    middle = events[len(events) // 2]["id"]
+    rest = trained_api.get(f"/v1/jobs/{job}/events", headers=headers | {"last-event-id": str(middle)})
+    assert _ids(rest.text) == [event["id"] for event in events if event["id"] > middle]
+
+
+def _ids(stream: str) -> list[int]:
+    return [int(line.removeprefix("id: ")) for line in stream.splitlines() if line.startswith("id: ")]

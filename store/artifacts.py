@@ -19,8 +19,8 @@ from pathlib import Path
 from store.errors import NotFound, StorageFull
 from store.ids import ID_PATTERN
 
-CHECKPOINT_PATTERN = re.compile(r"^[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}$")
-GRAPH_PATTERN = re.compile(r"^[0-9a-f]{64}$")
+CHECKPOINT_PATTERN = re.compile(r"[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}")
+GRAPH_PATTERN = re.compile(r"[0-9a-f]{64}")
 STALE_SECONDS = 3600.0
 
 
@@ -42,7 +42,7 @@ class Artifacts:
 
     def checkpoint(self, job_id: str, directory: str) -> Path:
         """Where a checkpoint's files are."""
-        if not CHECKPOINT_PATTERN.match(directory):
+        if not CHECKPOINT_PATTERN.fullmatch(directory):
             raise NotFound("checkpoint")
         return self.home / "checkpoints" / _checked(job_id) / directory
 
@@ -114,13 +114,13 @@ class GraphCache:
             temporary.replace(self._path(key))
 
     def _path(self, key: str) -> Path:
-        if not GRAPH_PATTERN.match(key):
+        if not GRAPH_PATTERN.fullmatch(key):
             raise NotFound("graph")
         return self._directory / f"{key}.onnx.zst"
 
 
 def _checked(identifier: str) -> str:
-    if not ID_PATTERN.match(identifier):
+    if not ID_PATTERN.fullmatch(identifier):
         raise NotFound("artifact")
     return identifier
 

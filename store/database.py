@@ -33,7 +33,8 @@ log = structlog.get_logger()
 class Database:
     """Engines for one URL: a single writing connection, and several that only read."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
+        self._busy_seconds = busy_seconds
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
@@ -41,7 +42,7 @@ class Database:
             self._writer = self._sqlite_engine(pool_size=1, begin="BEGIN IMMEDIATE")
             self._reader = self._sqlite_engine(pool_size=16, begin="BEGIN")
         else:
-            self._writer = self._reader = create_engine(self.url, pool_pre_ping=True, pool_timeout=BUSY_SECONDS)
+            self._writer = self._reader = create_engine(self.url, pool_pre_ping=True, pool_timeout=self._busy_seconds)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -75,8 +76,8 @@ class Database:
             self.url,
             pool_size=pool_size,
             max_overflow=0,
-            pool_timeout=BUSY_SECONDS,
-            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+            pool_timeout=self._busy_seconds,
+            connect_args={"timeout": self._busy_seconds, "check_same_thread": False},
         )
         event.listen(engine, "connect", _prepare_connection)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))

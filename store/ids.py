@@ -10,7 +10,7 @@ from typing import Literal
 Prefix = Literal["job", "mdl", "fam", "ds"]
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-ID_PATTERN = re.compile(r"^(job|mdl|fam|ds)_[0-9a-z_]{1,64}$")
+ID_PATTERN = re.compile(r"(job|mdl|fam|ds)_[0-9a-z_]{1,64}")
 
 
 def new_id(prefix: Prefix) -> str:

@@ -11,6 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from formats.logs import configure_logs
 from specs.settings import BadSettings, load_settings
 from store.artifacts import make_private
 from store.database import Database
@@ -59,6 +60,7 @@ def main() -> int:
     except BadSettings as error:
         sys.stderr.write(f"The database cannot be migrated:\n{error}\n")
         return 2
+    configure_logs()
     make_private(settings.home)
     database = Database(settings.database)
     migrate(database, *sys.argv[1:2])

@@ -47,7 +47,7 @@ async def put_alias(
 
 
 def _put(house: House, alias: str, target: AliasTarget) -> AliasView:
-    if ID_PATTERN.match(alias):
+    if ID_PATTERN.fullmatch(alias):
         raise BadField(message="An alias cannot look like an id.", hint="Take a name that does not begin with mdl_.")
     with house.database.write() as session:
         try:

@@ -1,0 +1,187 @@
+"""Artifacts and checkpoints: whole or not at all, whatever fails."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from specs.settings import Settings
+from store import queue, workers
+from store.artifacts import Artifacts
+from store.checkpoints import Checkpoints, list_checkpoints
+from store.database import Database
+from store.errors import LostClaim, NotFound
+from store.ids import ID_PATTERN, new_id
+
+HOSTILE = [
+    "..",
+    "../x",
+    "a/b",
+    "/etc/passwd",
+    "mdl_../x",
+    "mdl_a\0b",
+    "mdl_" + "a" * 100,
+    "MDL_A",
+    "",
+    "mdl_a\n",
+    "job",
+]
+
+
+@pytest.fixture
+def artifacts(settings: Settings) -> Artifacts:
+    """The artifacts of an empty data folder."""
+    return Artifacts(settings.home)
+
+
+@pytest.fixture
+def checkpoints(database: Database, artifacts: Artifacts) -> Checkpoints:
+    """The checkpoints of a job that was just claimed."""
+    with database.write() as session:
+        worker = workers.register(session, ["cpu"])
+        queue.enqueue(session, kind="train", name="x", spec="{}")
+        claim = queue.claim(session, worker)
+    assert claim is not None
+    return Checkpoints(database, artifacts, claim)
+
+
+def write_value(value: str):  # type: ignore[no-untyped-def]
+    """A writer of a checkpoint with this content."""
+    return lambda directory: (directory / "state").write_text(value)
+
+
+def test_ids_sort_by_time_and_fit_their_pattern() -> None:
+    made = [new_id("mdl") for _ in range(100)]
+    assert len(set(made)) == 100
+    assert all(ID_PATTERN.fullmatch(identifier) for identifier in made)
+    assert sorted(made, key=lambda identifier: identifier[:14]) == made
+
+
+@pytest.mark.parametrize("identifier", HOSTILE)
+def test_no_id_leads_out_of_the_data_folder(artifacts: Artifacts, identifier: str) -> None:
+    for find in (artifacts.model, artifacts.checkpoints, artifacts.job_log):
+        with pytest.raises(NotFound):
+            find(identifier)
+    with pytest.raises(NotFound):
+        artifacts.checkpoint("job_1", identifier)
+    with pytest.raises(NotFound):
+        artifacts.graphs().get(identifier)
+
+
+def test_a_directory_appears_whole_or_not_at_all(artifacts: Artifacts) -> None:
+    target = artifacts.model("mdl_1")
+    with pytest.raises(ZeroDivisionError), artifacts.new_directory(target) as directory:
+        (directory / "half").write_text("written")
+        raise ZeroDivisionError
+    assert list(target.parent.iterdir()) == []
+    with artifacts.new_directory(target) as directory:
+        (directory / "whole").write_text("written")
+        assert not target.exists()
+    assert [path.name for path in target.iterdir()] == ["whole"]
+    artifacts.remove(target)
+    artifacts.remove(target)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_others_cannot_read_the_data_folder(artifacts: Artifacts) -> None:
+    with artifacts.new_directory(artifacts.model("mdl_1")):
+        pass
+    assert artifacts.model("mdl_1").stat().st_mode & 0o077 == 0
+    assert artifacts.model("mdl_1").parent.stat().st_mode & 0o077 == 0
+
+
+def test_only_old_leftovers_are_removed(artifacts: Artifacts) -> None:
+    old, new = (artifacts.home / "models" / f".mdl_{name}.0.tmp" for name in ("old", "new"))
+    for directory in (old, new):
+        directory.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    assert artifacts.remove_leftovers() == 1
+    assert new.exists()
+    assert not old.exists()
+
+
+def test_graphs_are_kept_by_key(artifacts: Artifacts) -> None:
+    key = "0" * 64
+    assert artifacts.graphs().get(key) is None
+    artifacts.graphs().put(key, b"graph")
+    artifacts.graphs().put(key, b"graph 2")
+    assert artifacts.graphs().get(key) == b"graph 2"
+    assert len(list((artifacts.home / "graphs").iterdir())) == 1
+
+
+def test_the_two_newest_checkpoints_and_the_best_are_kept(
+    checkpoints: Checkpoints, artifacts: Artifacts, database: Database
+) -> None:
+    for epoch in range(1, 7):
+        checkpoints.save(write_value(str(epoch)), epoch=epoch, step=0, best=epoch in {1, 2})
+    checkpoints.save(write_value("6.5"), epoch=6, step=7, best=False)
+    newest, best = checkpoints.newest(), checkpoints.best()
+    assert newest is not None
+    assert best is not None
+    assert ((newest / "state").read_text(), (best / "state").read_text()) == ("6.5", "2")
+    with database.read() as session:
+        (job,) = queue.list_jobs(session)
+        rows = [row.directory for row in list_checkpoints(session, job.id)]
+    assert sorted(path.name for path in artifacts.checkpoints(job.id).iterdir()) == sorted(rows)
+    assert len(rows) == 3
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "remove", "no manifest"])
+def test_a_damaged_checkpoint_is_passed_over(checkpoints: Checkpoints, damage: str) -> None:
+    checkpoints.save(write_value("good"), epoch=1, step=0, best=False)
+    checkpoints.save(write_value("newer"), epoch=2, step=0, best=False)
+    newest = checkpoints.newest()
+    assert newest is not None
+    _spoil(newest, damage)
+    before = checkpoints.newest()
+    assert before is not None
+    assert (before / "state").read_text() == "good"
+    _spoil(before, damage)
+    assert checkpoints.newest() is None
+
+
+def _spoil(directory: Path, damage: str) -> None:
+    state = directory / "state"
+    if damage == "flip":
+        state.write_text(state.read_text()[::-1])
+    elif damage == "remove":
+        state.unlink()
+    elif damage == "no manifest":
+        (directory / "manifest.json").unlink()
+    else:
+        state.write_text("" if damage == "empty" else state.read_text()[:-1])
+
+
+def test_a_checkpoint_that_fails_to_be_written_leaves_the_one_before(checkpoints: Checkpoints) -> None:
+    checkpoints.save(write_value("good"), epoch=1, step=0, best=True)
+
+    def fail(directory: Path) -> None:
+        (directory / "state").write_text("half")
+        raise OSError
+
+    with pytest.raises(OSError):
+        checkpoints.save(fail, epoch=2, step=0, best=True)
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert (newest / "state").read_text() == "good"
+    assert len(list(newest.parent.iterdir())) == 1
+
+
+def test_a_lost_worker_cannot_point_at_its_checkpoint(
+    checkpoints: Checkpoints, database: Database, artifacts: Artifacts
+) -> None:
+    checkpoints.save(write_value("good"), epoch=1, step=0, best=True)
+    with database.write() as session:
+        (job,) = queue.list_jobs(session)
+        queue.crashed(session, queue.Claim(job.id, 1), message="killed")
+        worker = workers.register(session, ["cpu"])
+        claim = queue.claim(session, worker)
+    assert claim is not None
+    with pytest.raises(LostClaim):
+        checkpoints.save(write_value("late"), epoch=2, step=0, best=True)
+    newest = Checkpoints(database, artifacts, claim).newest()
+    assert newest is not None
+    assert (newest / "state").read_text() == "good"

@@ -1,0 +1,242 @@
+"""The job queue: order, fences, races, crashes, dead workers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from store import metrics, models, queue, workers
+from store.database import Database, Session
+from store.errors import Conflict, LostClaim, NotFound
+from store.queue import Claim
+from store.tables import Job
+
+ROW = dict.fromkeys(metrics.COLUMNS, 0.5)
+
+
+@pytest.fixture
+def worker(database: Database) -> str:
+    """A registered worker: this process."""
+    with database.write() as session:
+        return workers.register(session, ["cpu"])
+
+
+def enqueue(database: Database, name: str = "job", priority: int = 0) -> str:
+    with database.write() as session:
+        return queue.enqueue(session, kind="train", name=name, spec="{}", priority=priority).id
+
+
+def claim(database: Database, worker: str) -> Claim:
+    with database.write() as session:
+        taken = queue.claim(session, worker)
+    assert taken is not None
+    return taken
+
+
+def job_of(database: Database, job_id: str) -> Job:
+    with database.read() as session:
+        return queue.find_job(session, job_id)
+
+
+def test_jobs_are_claimed_by_priority_then_in_the_order_of_their_making(database: Database, worker: str) -> None:
+    made = [enqueue(database, priority=priority) for priority in (0, 1, 0, 1)]
+    taken = [claim(database, worker).job_id for _ in made]
+    assert taken == [made[1], made[3], made[0], made[2]]
+    with database.write() as session:
+        assert queue.claim(session, worker) is None
+
+
+def test_many_claimers_never_take_one_job_twice(database: Database, worker: str) -> None:
+    made = {enqueue(database) for _ in range(60)}
+    taken: list[str] = []
+
+    def take_all() -> None:
+        own = Database(str(database.url))
+        while True:
+            with own.write() as session:
+                found = queue.claim(session, worker)
+            if found is None:
+                break
+            taken.append(found.job_id)
+        own.close()
+
+    threads = [threading.Thread(target=take_all) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == len(made)
+    assert set(taken) == made
+
+
+WRITES: dict[str, Callable[[Session, Claim], object]] = {
+    "report": lambda session, claim: queue.report(session, claim, phase="training", step=5),
+    "record_epoch": lambda session, claim: metrics.record_epoch(session, claim, 1, ROW),
+    "succeed": lambda session, claim: queue.succeed(session, claim, {}),
+    "fail": lambda session, claim: queue.fail(session, claim, reason="error", message="x"),
+    "release": lambda session, claim: queue.release(session, claim, message="x"),
+    "crashed": lambda session, claim: queue.crashed(session, claim, message="x"),
+    "cancelled": queue.cancelled,
+    "publish": lambda session, claim: models.publish(
+        session,
+        claim,
+        models.Publication("mdl_1", "m", "trained", "ds_digits", None, "0" * 64, 1, {}, None),
+    ),
+}
+
+
+@pytest.mark.parametrize("write", list(WRITES))
+@pytest.mark.parametrize("why", ["newer attempt", "ended", "queued again"])
+def test_a_worker_that_lost_its_job_writes_nothing(database: Database, worker: str, write: str, why: str) -> None:
+    enqueue(database)
+    lost = claim(database, worker)
+    with database.write() as session:
+        if why == "ended":
+            queue.succeed(session, lost, {"model": "mdl_0"})
+        else:
+            queue.crashed(session, lost, message="killed")
+    if why == "newer attempt":
+        assert claim(database, worker) == Claim(lost.job_id, lost.attempt + 1)
+    before = _state(database, lost.job_id)
+    with pytest.raises(LostClaim), database.write() as session:
+        WRITES[write](session, lost)
+    assert _state(database, lost.job_id) == before
+
+
+def _state(database: Database, job_id: str) -> object:
+    with database.read() as session:
+        job = queue.find_job(session, job_id)
+        columns = {column.name: getattr(job, column.name) for column in Job.__table__.columns}
+        return columns, len(metrics.list_metrics(session, job_id)), models.count_models(session)
+
+
+def test_a_job_whose_process_keeps_dying_is_given_up(database: Database, worker: str) -> None:
+    job_id = enqueue(database)
+    for attempt in range(1, queue.MAX_CRASHES + 1):
+        taken = claim(database, worker)
+        assert taken.attempt == attempt
+        with database.write() as session:
+            queue.crashed(session, taken, message="Its process was killed by SIGKILL.")
+    job = job_of(database, job_id)
+    assert (job.status, job.reason, job.crashes) == ("failed", "crashed", queue.MAX_CRASHES)
+    assert "SIGKILL" in (job.message or "")
+
+
+def test_being_released_does_not_count_as_a_crash(database: Database, worker: str) -> None:
+    job_id = enqueue(database)
+    for _ in range(2 * queue.MAX_CRASHES):
+        with database.write() as session:
+            taken = queue.claim(session, worker)
+            assert taken is not None
+            queue.release(session, taken, message="shut down")
+    job = job_of(database, job_id)
+    assert (job.status, job.crashes) == ("queued", 0)
+
+
+def test_cancelling_twice_changes_nothing_and_an_ended_job_stays_as_it_is(database: Database, worker: str) -> None:
+    job_id = enqueue(database)
+    taken = claim(database, worker)
+    for _ in range(2):
+        with database.write() as session:
+            assert queue.cancel(session, job_id).status == "running"
+    with database.read() as session:
+        assert queue.find_job(session, job_id).cancel_requested
+    with database.write() as session:
+        queue.cancelled(session, taken)
+    with database.write() as session:
+        assert queue.cancel(session, job_id).status == "cancelled"
+    other = enqueue(database)
+    with database.write() as session:
+        queue.succeed(session, claim_in(session, worker), {})
+    with pytest.raises(Conflict), database.write() as session:
+        queue.cancel(session, other)
+    with pytest.raises(NotFound), database.write() as session:
+        queue.cancel(session, "job_0")
+
+
+def claim_in(session: Session, worker: str) -> Claim:
+    taken = queue.claim(session, worker)
+    assert taken is not None
+    return taken
+
+
+def test_a_cancelled_job_whose_worker_dies_is_cancelled_not_run_again(database: Database, worker: str) -> None:
+    job_id = enqueue(database)
+    taken = claim(database, worker)
+    with database.write() as session:
+        queue.cancel(session, job_id)
+    with database.write() as session:
+        queue.crashed(session, taken, message="killed")
+    assert job_of(database, job_id).status == "cancelled"
+
+
+def test_an_error_in_the_block_leaves_nothing_behind(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError), database.write() as session:
+        queue.enqueue(session, kind="train", name="x", spec="{}")
+        raise ZeroDivisionError
+    with database.read() as session:
+        assert queue.list_jobs(session) == []
+
+
+def test_a_metric_that_is_not_finite_is_null_and_marked(database: Database, worker: str) -> None:
+    enqueue(database)
+    taken = claim(database, worker)
+    for _ in range(2):  # a resumed epoch replaces its row
+        with database.write() as session:
+            metrics.record_epoch(session, taken, 1, {**ROW, "train_loss": float("nan"), "lr": float("inf")})
+    with database.read() as session:
+        (row,) = metrics.list_metrics(session, taken.job_id)
+    assert (row.train_loss, row.lr, row.train_accuracy, row.non_finite) == (None, None, 0.5, True)
+
+
+def _register_dead(database: Database) -> str:
+    """A worker whose process has ended."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    created = psutil.Process(process.pid).create_time()
+    with database.write() as session:
+        incarnation = workers.register(session, ["cpu"])
+    with database.write() as session:
+        row = session.get(workers.Worker, incarnation)
+        assert row is not None
+        row.pid, row.pid_created = process.pid, created
+    process.communicate(b"\n")
+    return incarnation
+
+
+def test_the_jobs_of_a_dead_process_are_taken_back_at_once(database: Database, worker: str) -> None:
+    dead = _register_dead(database)
+    lost_id, kept_id = enqueue(database), enqueue(database)
+    claim(database, dead)
+    kept = claim(database, worker)
+    watch = workers.Watch(database, ttl_seconds=3600)
+    assert watch.sweep() == [lost_id]
+    assert watch.sweep() == []
+    assert job_of(database, lost_id).status == "queued"
+    assert job_of(database, kept_id).owner == worker
+    with database.write() as session:
+        assert not workers.beat(session, dead), "a worker that was buried must hear of it"
+        queue.report(session, kept, phase="training", step=1)
+
+
+def test_a_worker_elsewhere_is_dead_when_it_has_not_beaten_for_long(database: Database, worker: str) -> None:
+    job_id = enqueue(database)
+    claim(database, worker)
+    with database.write() as session:
+        row = session.get(workers.Worker, worker)
+        assert row is not None
+        row.place = "another machine"
+    watch = workers.Watch(database, ttl_seconds=0.2)
+    for _ in range(4):  # as long as it beats it lives, however long it takes
+        assert watch.sweep() == []
+        threading.Event().wait(0.1)
+        with database.write() as session:
+            assert workers.beat(session, worker)
+    assert watch.sweep() == []
+    threading.Event().wait(0.3)
+    assert workers.Watch(database, ttl_seconds=0.2).sweep() == [], "a new watch has to see for itself"
+    assert watch.sweep() == [job_id]

@@ -60,6 +60,7 @@ class FakeService:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     service: FakeService
 
     def log_message(self, *_: object) -> None:
@@ -102,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
 def submit(handler: Handler, seen: Seen) -> None:
     service = handler.service
     spec = json.loads(seen.body)
-    if spec.get("architecture") == "resnet19":
+    if spec.get("architecture") in ("resnet19", {"name": "resnet19"}):
         handler.problem(422, "The job cannot be accepted", detail="One field is wrong.", errors=[FIELD_ERROR])
         return
     key = seen.headers["Idempotency-Key"]

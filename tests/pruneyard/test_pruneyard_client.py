@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.pruneyard.conftest import PNG, FakeService
 
 from pruneyard import ApiError, Client, JobFailed, NotReachable, PruneyardError, WaitTimeout
 from pruneyard.events import parse_events
+from tests.pruneyard.conftest import PNG, FakeService
 
 
 @pytest.fixture

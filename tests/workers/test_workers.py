@@ -1,0 +1,188 @@
+"""Workers: real processes on real jobs, stopped, cancelled and killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from specs.settings import Settings
+from tests.conftest import LOOPBACK, TINY_TRAINING, new_home, running_worker, wait_for
+
+LONG: dict[str, Any] = {**TINY_TRAINING, "name": "long", "epochs": 10_000}
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """One data folder for this module, so that the graph is exported once."""
+    return new_home(tmp_path_factory.mktemp("workers") / "home")
+
+
+@pytest.fixture
+def shared_api(shared: Settings) -> Iterator[TestClient]:
+    """A client of the API over it."""
+    with TestClient(create_app(shared), base_url=LOOPBACK) as client:
+        yield client
+
+
+def submit(api: TestClient, body: dict[str, Any]) -> str:
+    response = api.post("/v1/jobs", json=body)
+    assert response.status_code == 202, response.text
+    job_id: str = response.json()["id"]
+    return job_id
+
+
+def job_of(api: TestClient, job_id: str) -> dict[str, Any]:
+    job: dict[str, Any] = api.get(f"/v1/jobs/{job_id}").json()
+    return job
+
+
+def wait_until(api: TestClient, job_id: str, *statuses: str, seconds: float = 60) -> dict[str, Any]:
+    def look() -> dict[str, Any] | None:
+        job = job_of(api, job_id)
+        return job if job["status"] in statuses else None
+
+    found: dict[str, Any] = wait_for(look, seconds=seconds)
+    return found
+
+
+def wait_for_epoch(api: TestClient, job_id: str, epoch: int) -> None:
+    wait_for(lambda: len(api.get(f"/v1/jobs/{job_id}/metrics").json()["items"]) >= epoch, seconds=60)
+
+
+def children_of(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(worker.pid).children(recursive=True)
+
+
+def end(api: TestClient, job_id: str) -> None:
+    """Cancels a job that no worker runs any more."""
+    api.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
+
+
+def test_a_running_job_is_cancelled_within_a_second(shared: Settings, shared_api: TestClient) -> None:
+    with running_worker(shared) as worker:
+        job_id = submit(shared_api, LONG)
+        wait_for_epoch(shared_api, job_id, 2)
+        children = children_of(worker)
+        assert children
+        shared_api.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
+        asked = time.monotonic()
+        job = wait_until(shared_api, job_id, "cancelled")
+        assert time.monotonic() - asked < 1.0, "what is promised: within a second"
+        assert job["reason"] == "user"
+        assert not any(child.is_running() for child in children)
+        again = shared_api.post(f"/v1/jobs/{job_id}/cancel")
+        assert again.json()["status"] == "cancelled"
+        assert worker.poll() is None
+
+
+@POSIX
+def test_sigterm_gives_the_job_back_and_the_next_worker_goes_on_from_there(
+    shared: Settings, shared_api: TestClient
+) -> None:
+    job_id = submit(shared_api, LONG)
+    with running_worker(shared) as worker:
+        wait_for_epoch(shared_api, job_id, 3)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0
+    job = job_of(shared_api, job_id)
+    assert (job["status"], job["attempt"]) == ("queued", 1)
+    done = len(shared_api.get(f"/v1/jobs/{job_id}/metrics").json()["items"])
+    with running_worker(shared):
+        wait_for_epoch(shared_api, job_id, done + 2)
+        rows = shared_api.get(f"/v1/jobs/{job_id}/metrics").json()["items"]
+        assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+        assert job_of(shared_api, job_id)["attempt"] == 2
+        shared_api.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
+        wait_until(shared_api, job_id, "cancelled")
+
+
+@POSIX
+def test_a_child_that_is_killed_is_run_again_and_given_up_after_three_times(
+    shared: Settings, shared_api: TestClient
+) -> None:
+    job_id = submit(shared_api, LONG)
+    with running_worker(shared) as worker:
+        for attempt in (1, 2, 3):
+            wait_for(lambda attempt=attempt: _runs_at(shared_api, job_id, attempt), seconds=60)
+            child = wait_for(lambda: children_of(worker))[0]
+            child.send_signal(signal.SIGKILL)
+        job = wait_until(shared_api, job_id, "failed")
+        assert (job["reason"], job["attempt"]) == ("crashed", 3)
+        assert "SIGKILL" in job["message"]
+        quick = submit(shared_api, {**TINY_TRAINING, "epochs": 1})
+        assert wait_until(shared_api, quick, "succeeded", "failed")["status"] == "succeeded"
+
+
+def _runs_at(api: TestClient, job_id: str, attempt: int) -> bool:
+    job = job_of(api, job_id)
+    return job["status"] == "running" and job["attempt"] == attempt and job["phase"] == "training"
+
+
+@POSIX
+def test_a_killed_worker_takes_its_child_with_it_and_the_job_goes_on(shared: Settings, shared_api: TestClient) -> None:
+    job_id = submit(shared_api, LONG)
+    with running_worker(shared) as worker:
+        wait_for_epoch(shared_api, job_id, 2)
+        children = children_of(worker)
+        worker.kill()
+        worker.wait()
+    # The API takes the job back although no worker is left to do so.
+    wait_until(shared_api, job_id, "queued", seconds=15)
+    assert not psutil.wait_procs(children, timeout=10)[1]
+    with running_worker(shared):
+        wait_until(shared_api, job_id, "running")
+        shared_api.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
+        wait_until(shared_api, job_id, "cancelled")
+
+
+def test_a_training_that_diverges_fails_and_all_that_is_said_of_it_is_json(
+    shared: Settings, shared_api: TestClient
+) -> None:
+    with running_worker(shared):
+        job_id = submit(
+            shared_api, {**TINY_TRAINING, "name": "wild", "optimizer": {"name": "sgd", "lr": 1e6}, "epochs": 50}
+        )
+        job = wait_until(shared_api, job_id, "failed", "succeeded")
+    assert job["reason"] == "non_finite_loss"
+    assert "learning rate" in job["message"]
+    for path in ("", "/metrics", "/events"):
+        text = shared_api.get(f"/v1/jobs/{job_id}{path}").text
+        json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    answer = shared_api.post("/v1/models/wild/predict", content=b"x", headers={"content-type": "image/png"})
+    assert answer.status_code == 409
+
+
+def test_a_job_that_cannot_be_done_says_why_and_the_worker_goes_on(shared: Settings, shared_api: TestClient) -> None:
+    with running_worker(shared):
+        odd = submit(shared_api, {**TINY_TRAINING, "device": "xpu"})
+        small = submit(
+            shared_api,
+            {**TINY_TRAINING, "architecture": {"name": "resnet18", "width": 0.0625}, "batch_size": 1, "epochs": 1},
+        )
+        assert wait_until(shared_api, odd, "failed", "succeeded")["reason"] == "device_unavailable"
+        job = wait_until(shared_api, small, "failed", "succeeded")
+        assert (job["status"], job["reason"]) == ("failed", "bad_batch_size")
+
+
+def test_the_worker_is_seen_by_the_api(shared: Settings, shared_api: TestClient) -> None:
+    with running_worker(shared):
+        wait_for(lambda: "1 alive" in shared_api.get("/readyz").json()["checks"]["workers"])
+        assert "cpu" in shared_api.get("/v1/devices").json()["training"]
+    wait_for(lambda: "none" in shared_api.get("/readyz").json()["checks"]["workers"])
+
+
+def test_a_worker_needs_a_database_at_its_version(tmp_path_factory: pytest.TempPathFactory) -> None:
+    empty = Settings(home=tmp_path_factory.mktemp("empty"))
+    with running_worker(empty) as worker:
+        assert worker.wait(30) == 2

@@ -13,14 +13,21 @@ from nets.seeds import derived_seed
 from specs.architectures import ARCHITECTURES
 from specs.options import Options
 
+Network = nn.Module
 
-def build(options: Options, *, classes: int, channels: int, image_size: int, seed: int = 0) -> nn.Module:
-    """A network with fresh weights that the seed decides; the global random state stays as it is."""
+
+def build(options: Options, *, classes: int, channels: int, image_size: int, seed: int | None = None) -> nn.Module:
+    """A network with fresh weights: those of the seed, or without one those of the global random state.
+
+    With a seed the global random state stays as it is.
+    """
     builder = resolve_name(ARCHITECTURES[options.name].target)
+    if seed is None:
+        network: nn.Module = builder(options, classes=classes, channels=channels, image_size=image_size)
+        return network
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed("weights", seed))
-        network: nn.Module = builder(options, classes=classes, channels=channels, image_size=image_size)
-    return network
+        return build(options, classes=classes, channels=channels, image_size=image_size)
 
 
 def architecture_options(fields: Mapping[str, Any]) -> Options:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from formats.manifest import ModelManifest
 from inference.measuring import measure
 from nets import publishing as files
+from nets.architectures import Network
 from store import checkpoints, models, queue
 from workers.run import Run
 
 
-def publish(run: Run, network: nn.Module, request: files.Publication, *, result: dict[str, Any]) -> None:
+def publish(run: Run, network: Network, request: files.Publication, *, result: dict[str, Any]) -> None:
     """Writes the model's files, measures it, then enters it and ends the job in one transaction."""
     run.enter("exporting")
     with run.artifacts.new_directory(run.artifacts.model(request.id)) as directory:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
-
+from nets.architectures import Network
 from nets.datasets import Dataset
 from nets.evaluation import evaluate
 
 
-def scores(network: nn.Module, data: Dataset) -> dict[str, float]:
+def scores(network: Network, data: Dataset) -> dict[str, float]:
     """Accuracy (0 to 1) and mean cross-entropy on the validation and the test split."""
     validation = evaluate(network, data.validation, data)
     test = evaluate(network, data.test, data)

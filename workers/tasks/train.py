@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from nets import architectures, datasets, devices, training
 from nets.publishing import Publication
 from specs.datasets import BUILTIN_DATASETS
@@ -20,9 +18,8 @@ def train(run: Run, spec: TrainSpec) -> None:
     source = BUILTIN_DATASETS[spec.dataset.removeprefix("ds_")]
     image_size = spec.image_size or source.image_size
     data = datasets.load(source, image_size=image_size, seed=spec.seed, validation_fraction=spec.validation_fraction)
-    torch.manual_seed(spec.seed)
     network = architectures.build(
-        spec.architecture, classes=len(data.classes), channels=data.channels, image_size=image_size
+        spec.architecture, classes=len(data.classes), channels=data.channels, image_size=image_size, seed=spec.seed
     )
     run.enter("training")
     result = training.train(network, data, plan_of(spec), run)

@@ -1,0 +1,38 @@
+# Each target makes the virtual environment it needs. Python 3.11 or newer and make are all that is presumed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+
+.PHONY: demo up test check format clean
+
+demo: $(INSTALLED)  ## train, prune and serve a small network on real digits
+	@$(BIN)/pruneyard demo
+
+up: $(INSTALLED)  ## API and one worker until Ctrl-C
+	@$(BIN)/pruneyard up
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## format, lint, types, imports, sizes
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Pruneyard needs Python 3.11 or newer; say which with: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	@echo "Installing into $(VENV): some minutes the first time."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) var build *.egg-info

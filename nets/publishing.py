@@ -65,6 +65,7 @@ def load_network(directory: Path) -> tuple[nn.Module, ModelManifest]:
         classes=len(manifest.classes),
         channels=look.channels,
         image_size=look.image_size,
+        seed=0,
     )
     tensors = read_weights(directory / manifest.weights.file)
     if weights_sha256(tensors) != manifest.weights.sha256:

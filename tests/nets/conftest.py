@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from nets import architectures, datasets
+from nets.datasets import Dataset, Split
+from nets.export import graph
+from nets.training import EpochRow, TrainingPlan
+from specs.architectures import ARCHITECTURES
+from specs.augmentations import AUGMENTATIONS
+from specs.datasets import BUILTIN_DATASETS
+from specs.optimizers import OPTIMIZERS
+from specs.options import Options
+from specs.schedules import SCHEDULES
+
+# Small enough to train and export in seconds; an architecture that is not here is taken as it is.
+NARROW: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": (24, 16)},
+    "resnet18": {"width": 0.125},
+    "mobilenet_v2": {"width": 0.25},
+}
+IMAGE_SIZE = 8
+
+
+def narrow(name: str, **options: Any) -> Options:
+    return ARCHITECTURES[name].options(**{**NARROW.get(name, {}), **options})
+
+
+def small_network(name: str, **options: Any) -> nn.Module:
+    return architectures.build(narrow(name, **options), classes=10, channels=1, image_size=IMAGE_SIZE, seed=1)
+
+
+def plan(**changes: Any) -> TrainingPlan:
+    values: dict[str, Any] = {
+        "optimizer": OPTIMIZERS["adam"].options(lr=0.01),
+        "schedule": SCHEDULES["cosine"].options(),
+        "augmentation": AUGMENTATIONS["shift"].options(pixels=1),
+        "epochs": 3,
+        "batch_size": 16,
+        "seed": 5,
+        "patience": None,
+        "device": torch.device("cpu"),
+    }
+    return TrainingPlan(**{**values, **changes})
+
+
+@dataclass
+class FolderObserver:
+    """Keeps checkpoints in a folder; asks to stop after a number of steps, counted anew for each attempt."""
+
+    folder: Path
+    stop_after: int | None = None
+    steps: int = 0
+    rows: list[EpochRow] = field(default_factory=list)
+    saved: list[tuple[int, int, bool]] = field(default_factory=list)
+    fractions: list[float] = field(default_factory=list)
+    best: Path | None = None
+    newest: Path | None = None
+
+    def on_step(self, *, epoch: int, epochs: int, fraction: float) -> None:
+        assert 1 <= epoch <= epochs
+        self.steps += 1
+        self.fractions.append(fraction)
+
+    def on_epoch(self, row: EpochRow) -> None:
+        self.rows.append(row)
+
+    def stop_requested(self) -> bool:
+        return self.stop_after is not None and self.steps >= self.stop_after
+
+    def save_checkpoint(self, write: Callable[[Path], None], *, epoch: int, step: int, best: bool) -> None:
+        directory = self.folder / f"{len(self.saved)}-{epoch}-{step}"
+        directory.mkdir()
+        write(directory)
+        self.saved.append((epoch, step, best))
+        self.newest = directory
+        self.best = directory if best else self.best
+
+    def newest_checkpoint(self) -> Path | None:
+        return self.newest
+
+    def best_checkpoint(self) -> Path | None:
+        return self.best
+
+
+@dataclass
+class GraphMemory:
+    """A graph cache in memory."""
+
+    kept: dict[str, bytes] = field(default_factory=dict)
+    puts: int = 0
+
+    def get(self, key: str) -> bytes | None:
+        return self.kept.get(key)
+
+    def put(self, key: str, data: bytes) -> None:
+        self.puts += 1
+        self.kept[key] = data
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads that wait for each other on tiny tensors are slow, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads(_one_thread: None) -> None:
+    """For what may differ between one thread and several."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return datasets.load(BUILTIN_DATASETS["digits"], image_size=IMAGE_SIZE, seed=0, validation_fraction=0.2)
+
+
+@pytest.fixture(scope="session")
+def few(digits: Dataset) -> Dataset:
+    """Fifty training images and thirty for validation, of all classes: an epoch of 16 ends with a batch of two."""
+
+    def spread(split: Split, count: int) -> Split:
+        numbers = torch.linspace(0, len(split) - 1, count).long()
+        return Split(split.pixels[numbers], split.labels[numbers])
+
+    return Dataset(
+        train=spread(digits.train, 50),
+        validation=spread(digits.validation, 30),
+        test=spread(digits.test, 30),
+        classes=digits.classes,
+        channels=1,
+        mean=digits.mean,
+        std=digits.std,
+        fingerprint="sha256:few",
+    )
+
+
+@pytest.fixture(scope="session")
+def graphs() -> GraphMemory:
+    """The graphs of all architectures, each exported once for all tests."""
+    memory = GraphMemory()
+    for name in ARCHITECTURES:
+        graph(small_network(name), narrow(name), channels=1, image_size=IMAGE_SIZE, cache=memory)
+    return memory

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from nets.figures import figures
+from nets.pruning import Masks, prunable_weights, select, sparsity
+from specs.architectures import ARCHITECTURES
+from specs.pruning import PRUNING_METHODS
+from tests.nets.conftest import IMAGE_SIZE, small_network
+
+
+def cut_of(network: nn.Module, method: str = "magnitude", **options: object) -> Masks:
+    return select(network, method=method, options=PRUNING_METHODS[method].options(**options))
+
+
+def count(masks: Masks) -> int:
+    return sum(int(cut.sum()) for cut in masks.cut.values())
+
+
+@pytest.mark.parametrize("method", PRUNING_METHODS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_cuts_exactly_the_asked_share(method: str, name: str, share: float) -> None:
+    network = small_network(name)
+    total = sum(weight.numel() for weight in prunable_weights(network).values())
+    masks = cut_of(network, method, sparsity=share)
+    masks.apply(network)
+    assert count(masks) == int(total * share + 0.5)
+    assert sparsity(network).prunable == pytest.approx(share, abs=1 / total)
+    assert figures(network, channels=1, image_size=IMAGE_SIZE).nonzero_parameters < total
+
+
+def test_cuts_the_smallest_weights_first() -> None:
+    network = small_network("mlp")
+    weights = torch.cat([weight.flatten().abs() for weight in prunable_weights(network).values()])
+    cut = torch.cat([cut.flatten() for cut in cut_of(network, sparsity=0.5).cut.values()])
+    assert weights[cut].max() <= weights[~cut].min()
+
+
+def test_layers_are_cut_alike_in_layer_scope() -> None:
+    network = small_network("resnet18")
+    for name, cut in cut_of(network, sparsity=0.75, scope="layer").cut.items():
+        assert int(cut.sum()) == int(cut.numel() * 0.75 + 0.5), name
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_layer_keeps_a_weight(name: str, scope: str) -> None:
+    network = small_network(name)
+    with torch.no_grad():
+        next(iter(prunable_weights(network).values())).mul_(1e-9)
+    assert not any(cut.all() for cut in cut_of(network, sparsity=0.999, scope=scope).cut.values())
+
+
+def test_equal_weights_are_cut_in_their_order() -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, 0.5)
+    cut = cut_of(network, sparsity=0.25).cut["0.weight"].flatten()
+    # Each layer keeps its first weight as its largest; eight more go from the front.
+    assert cut.tolist() == [False, *[True] * 8, *[False] * 7]
+
+
+def test_zeros_of_a_pruned_network_count() -> None:
+    network = small_network("mlp")
+    first = cut_of(network, sparsity=0.5)
+    first.apply(network)
+    second = cut_of(network, sparsity=0.6)
+    total = sum(weight.numel() for weight in prunable_weights(network).values())
+    assert count(second) == int(total * 0.6 + 0.5)
+    assert all((second.cut[name] | ~cut).all() for name, cut in first.cut.items())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_only_weights_of_layers_are_cut(name: str) -> None:
+    network = small_network(name)
+    for key in cut_of(network, sparsity=0.5).cut:
+        layer = network.get_submodule(key.removesuffix(".weight"))
+        assert isinstance(layer, nn.Conv2d | nn.Linear)

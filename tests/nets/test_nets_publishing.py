@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.numpy import load_file
+from torch import nn
+
+from formats.files import DamagedFiles
+from formats.graphs import GRAPH_NAME, filled_graph
+from formats.manifest import GOLDEN_NAME, MANIFEST_NAME, ModelManifest, read_manifest
+from formats.weights import read_weights
+from nets.batches import normalised
+from nets.datasets import Dataset
+from nets.export import graph_key, onnx_model
+from nets.pruning import select
+from nets.publishing import Publication, load_network, publish, state_arrays
+from specs.architectures import ARCHITECTURES
+from specs.pruning import PRUNING_METHODS
+from tests.nets.conftest import IMAGE_SIZE, GraphMemory, narrow, small_network
+
+
+def trained(name: str) -> nn.Module:
+    """A network whose batch normalisation has seen something."""
+    network = small_network(name)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for _ in range(3):
+            network.train()(torch.randn(16, 1, IMAGE_SIZE, IMAGE_SIZE))
+    return network
+
+
+def published(directory: Path, network: nn.Module, name: str, *, data: Dataset, graphs: GraphMemory) -> ModelManifest:
+    request = Publication(
+        id="mdl_1",
+        kind="trained",
+        architecture=narrow(name).model_dump(mode="json"),
+        data=data,
+        training={"epochs": 1},
+        metrics={"test_accuracy": 0.5},
+        dataset={"id": "ds_digits"},
+        lineage={"parent": None},
+    )
+    directory.mkdir(exist_ok=True)
+    return publish(directory, network, request=request, graphs=graphs)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_published_network_comes_back_and_runs_elsewhere(
+    tmp_path: Path, few: Dataset, graphs: GraphMemory, name: str, sparse: bool
+) -> None:
+    network = trained(name)
+    if sparse:
+        select(network, method="magnitude", options=PRUNING_METHODS["magnitude"].options(sparsity=0.9)).apply(network)
+    exported = graphs.puts
+    manifest = published(tmp_path, network, name, data=few, graphs=graphs)
+    assert graphs.puts == exported
+    assert manifest.weights.coding == ("sparse-1" if sparse else "dense")
+
+    again, read = load_network(tmp_path)
+    assert read == manifest == read_manifest(tmp_path)
+    assert not again.training
+    wanted = state_arrays(network)
+    got = state_arrays(again)
+    assert {key: value.tobytes() for key, value in got.items()} == {k: v.tobytes() for k, v in wanted.items()}
+
+    golden = load_file(tmp_path / GOLDEN_NAME)
+    assert golden["pixels"].shape == (8, IMAGE_SIZE, IMAGE_SIZE, 1)
+    images = normalised(torch.from_numpy(golden["pixels"]), few, torch.device("cpu")).contiguous().numpy()
+    weights = read_weights(tmp_path / manifest.weights.file)
+    whole = filled_graph((tmp_path / GRAPH_NAME).read_bytes(), weights)
+    session = onnxruntime.InferenceSession(whole, providers=["CPUExecutionProvider"])
+    for part in (slice(None), slice(3, 4)):
+        (logits,) = session.run(["logits"], {"images": images[part]})
+        np.testing.assert_allclose(logits, golden["logits"][part], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_graph_holds_no_weights(few: Dataset, graphs: GraphMemory, name: str) -> None:
+    network = small_network(name)
+    bare = graphs.kept[graph_key(network, narrow(name), channels=1, image_size=IMAGE_SIZE)]
+    weights = {key: value for key, value in state_arrays(network).items() if not key.endswith("num_batches_tracked")}
+    assert len(bare) < 64 * 1024
+    for missing in weights:
+        with pytest.raises(DamagedFiles, match="have no"):
+            filled_graph(bare, {key: value for key, value in weights.items() if key != missing})
+
+
+def test_the_manifest_says_what_was_published(tmp_path: Path, few: Dataset, graphs: GraphMemory) -> None:
+    manifest = published(tmp_path, small_network("mlp"), "mlp", data=few, graphs=graphs)
+    assert manifest.parameters == 64 * 24 + 24 + 24 * 16 + 16 + 16 * 10 + 10
+    assert manifest.macs == 64 * 24 + 24 * 16 + 16 * 10
+    assert manifest.classes == few.classes
+    assert manifest.preprocessing.mean == few.mean
+    assert manifest.dataset == {"fingerprint": "sha256:few", "id": "ds_digits"}
+    assert set(manifest.environment) == {"python", "torch", "platform", "threads"}
+    assert manifest.shapes["hidden.0.weight"] == (24, 64)
+
+
+def test_the_hash_of_the_weights_does_not_depend_on_their_coding(
+    tmp_path: Path, few: Dataset, graphs: GraphMemory
+) -> None:
+    network = small_network("mlp")
+    manifest = published(tmp_path / "a", network, "mlp", data=few, graphs=graphs)
+    assert published(tmp_path / "b", network, "mlp", data=few, graphs=graphs).weights.sha256 == manifest.weights.sha256
+    with torch.no_grad():
+        next(network.parameters())[0, 0] += 1
+    other = published(tmp_path / "c", network, "mlp", data=few, graphs=graphs)
+    assert other.weights.sha256 != manifest.weights.sha256
+
+
+def test_weights_of_another_architecture_are_damage(tmp_path: Path, few: Dataset, graphs: GraphMemory) -> None:
+    published(tmp_path, small_network("mlp"), "mlp", data=few, graphs=graphs)
+    path = tmp_path / MANIFEST_NAME
+    manifest = json.loads(path.read_text())
+    manifest["architecture"]["hidden"] = [24, 17]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DamagedFiles, match="do not fit"):
+        load_network(tmp_path)
+
+
+def test_an_export_leaves_the_network_alone_and_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    network = small_network("mlp").train()
+    before = {key: value.tobytes() for key, value in state_arrays(network).items()}
+    onnx_model(network, channels=1, image_size=IMAGE_SIZE)
+    assert network.training
+    assert {key: value.tobytes() for key, value in state_arrays(network).items()} == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_graphs_are_told_apart_by_what_they_depend_on() -> None:
+    network, options = small_network("mlp"), narrow("mlp")
+    keys = {
+        graph_key(network, options, channels=1, image_size=8),
+        graph_key(network, options, channels=1, image_size=9),
+        graph_key(network, narrow("mlp", activation="tanh"), channels=1, image_size=8),
+        graph_key(small_network("mlp", hidden=(24, 17)), options, channels=1, image_size=8),
+    }
+    assert len(keys) == 4

@@ -1,0 +1,119 @@
+"""Weights as files: both codings give back every bit, and damage is noticed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from formats.files import DamagedFiles, record_files, verify_files
+from formats.weights import read_weights, write_dense, write_sparse
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def network(sparsity: float) -> Tensors:
+    """Tensors as of a small network, with this share of zeros in its matrices."""
+    rng = np.random.default_rng(0)
+    matrices = {f"layer{n}.weight": rng.normal(size=(96, 128)).astype(np.float32) for n in range(3)}
+    for matrix in matrices.values():
+        matrix[rng.random(matrix.shape) < sparsity] = 0.0
+    return {
+        **matrices,
+        "bias": rng.normal(size=96).astype(np.float32),
+        "norm.num_batches_tracked": np.array(7, dtype=np.int64),
+        "empty": np.zeros((0, 3), dtype=np.float32),
+        "scalar": np.array(-0.0, dtype=np.float32),
+        "odd": np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-45], dtype=np.float32),
+        "flags": np.array([True, False]),
+    }
+
+
+@pytest.mark.parametrize("write", [write_dense, write_sparse])
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 1.0])
+def test_every_bit_comes_back(tmp_path: Path, write: Any, sparsity: float) -> None:
+    path = tmp_path / "weights"
+    tensors = network(sparsity)
+    write(path, tensors)
+    found = read_weights(path)
+    assert set(found) == set(tensors)
+    for name, tensor in tensors.items():
+        assert (found[name].shape, found[name].dtype) == (tensor.shape, tensor.dtype), name
+        assert found[name].tobytes() == tensor.tobytes(), name
+
+
+def test_nine_of_ten_zeros_take_an_eighth_of_the_bytes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    matrix = (rng.normal(size=(512, 512)) * 0.05).astype(np.float32)
+    matrix[np.abs(matrix) < np.quantile(np.abs(matrix), 0.9)] = 0.0
+    write_sparse(tmp_path / "sparse", {"matrix": matrix})
+    assert (tmp_path / "sparse").stat().st_size <= 0.13 * matrix.nbytes
+
+
+@pytest.mark.parametrize("write", [write_dense, write_sparse])
+def test_damage_is_an_error_of_its_own(tmp_path: Path, write: Any) -> None:
+    path = tmp_path / "weights"
+    write(path, network(0.9))
+    data = path.read_bytes()
+    for size in (0, 4, 100, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:size])
+        with pytest.raises(DamagedFiles):
+            read_weights(path)
+    path.write_bytes(b"\xff" * len(data))
+    with pytest.raises(DamagedFiles):
+        read_weights(path)
+
+
+def _rewritten(path: Path, **changes: str) -> None:
+    with safe_open(path, framework="numpy") as file:
+        metadata = dict(file.metadata())
+        blobs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    save_file(blobs, path, metadata | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nonzero": "1"},
+        {"nonzero": "-1"},
+        {"nonzero": "99999999999999"},
+        {"nonzero": "x"},
+        {"tensors": "{"},
+        {"tensors": "[]"},
+        {"tensors": "{}"},
+        {"tensors": json.dumps([["a", "<f4", [2**40]]])},
+        {"tensors": json.dumps([["a", "<f4", [-1]]])},
+        {"tensors": json.dumps([["a", "O", [1]]])},
+        {"tensors": json.dumps([["a", "<f4", "x"]])},
+    ],
+    ids=str,
+)
+def test_a_header_that_lies_is_not_believed(tmp_path: Path, changes: dict[str, str]) -> None:
+    path = tmp_path / "weights"
+    write_sparse(path, network(0.9))
+    _rewritten(path, **changes)
+    with pytest.raises(DamagedFiles):
+        read_weights(path)
+
+
+def test_records_notice_every_change(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode() * 10)
+    records = record_files(tmp_path, leave_out="b")
+    assert set(records) == {"a"}
+    verify_files(tmp_path, records)
+    for content in (b"a" * 9, b"b" * 10, b""):
+        (tmp_path / "a").write_bytes(content)
+        with pytest.raises(DamagedFiles):
+            verify_files(tmp_path, records)
+    (tmp_path / "a").unlink()
+    with pytest.raises(DamagedFiles):
+        verify_files(tmp_path, records)
+    with pytest.raises(DamagedFiles):
+        verify_files(tmp_path / "sub", {"../a": records["a"]})

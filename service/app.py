@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 
 from service.guards import add_guards
@@ -34,9 +36,14 @@ ROUTERS = (
     models.router,
     aliases.router,
     predict.router,
-    health.router,
 )
 ERRORS = {"4XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "What is wrong, and the fix."}}
+
+
+def _described_key(settings: Settings) -> list[Any]:
+    """Shows the key on the docs page, with a field to enter it; the guards are what asks for it."""
+    scheme = HTTPBearer(auto_error=False, scheme_name="API key", description="The value of PRUNEYARD_API_KEY.")
+    return [] if settings.api_key is None else [Security(scheme)]
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -59,5 +66,6 @@ def create_app(settings: Settings) -> FastAPI:
     add_problem_handlers(app)
     add_guards(app, settings)
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, dependencies=_described_key(settings))
+    app.include_router(health.router)
     return app

@@ -85,7 +85,9 @@ def test_imports_point_down() -> None:
     assert ended.returncode == 0, ended.stdout
 
 
-@pytest.mark.parametrize("registry", [ARCHITECTURES, OPTIMIZERS, SCHEDULES, AUGMENTATIONS, PRUNING_METHODS, BUILTIN_DATASETS])
+@pytest.mark.parametrize(
+    "registry", [ARCHITECTURES, OPTIMIZERS, SCHEDULES, AUGMENTATIONS, PRUNING_METHODS, BUILTIN_DATASETS]
+)
 def test_every_name_of_the_catalogue_is_built_somewhere(registry: object) -> None:
     for entry in registry.values():  # type: ignore[attr-defined]
         assert callable(resolve_name(entry.target)), entry.name

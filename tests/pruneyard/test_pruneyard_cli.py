@@ -79,7 +79,7 @@ def test_a_job_that_is_waited_for_is_shown_line_by_line(service: FakeService) ->
     service.states = [{"queue_position": 2}, running, SUCCEEDED]
     result = run("train", "--dataset", "digits", "--architecture", "mlp", "--name", "[red]")
     assert result.exit_code == 0, result.output
-    assert "[red]: queued, 2 in the queue" in result.output
+    assert "[red]: queued, 2 ahead of it" in result.output
     assert "epoch   1/3  loss –  train 50.00 %  validation –  1,234 images/s  ETA 1:01" in result.output
     assert "model mdl_1" in result.output
 

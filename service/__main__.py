@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from types import FrameType
 
@@ -22,7 +23,7 @@ GRACE_SECONDS = 5
 
 
 class Server(uvicorn.Server):
-    """Tells open event streams to end when the process is asked to, so that they do not hold it up."""
+    """Ends in good order on a signal: event streams are told to end, so that they do not hold it up."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         super().__init__(
@@ -37,11 +38,13 @@ class Server(uvicorn.Server):
         )
         self._app = app
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         house = getattr(self._app.state, "house", None)
         if house is not None:
             house.closing.set()
-        super().handle_exit(sig, frame)
+        # Not the parent's: that one raises the signal again at the end, so that the process would not exit with 0.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 def main() -> int:

@@ -13,8 +13,11 @@ from typing import Any, Self
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
 
-class Stopped(KeyboardInterrupt):
-    """The process was asked to end by signal `number`."""
+class Stopped(BaseException):
+    """The process was asked to end by signal `number`.
+
+    No KeyboardInterrupt, because typer would end the process by itself on one.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -38,7 +41,7 @@ class Interrupts:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for name in NAMES:
-                self._install(getattr(signal, name, None))
+                self._install(name)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,9 +64,12 @@ class Interrupts:
         if self._number is not None and not self._held:
             raise Stopped(self._number)
 
-    def _install(self, number: signal.Signals | None) -> None:
-        # An ignored signal stays ignored: that is what nohup asks for.
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+    def _install(self, name: str) -> None:
+        number = getattr(signal, name, None)
+        # An ignored SIGHUP stays ignored: that is what nohup asks for. Shells ignore SIGINT for what a
+        # script starts with `&`, which is no reason not to stop on it.
+        wanted = name != "SIGHUP" or (number is not None and signal.getsignal(number) != signal.SIG_IGN)
+        if number is not None and wanted:
             self._previous[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:

@@ -15,7 +15,6 @@ from rich.text import Text
 from pruneyard.answers import EpochMetrics, Job
 from pruneyard.client import Client
 from pruneyard.errors import ApiError
-from pruneyard.events import FINISHED
 from pruneyard.figures import duration, figure, percent
 
 BAR_WIDTH = 32
@@ -34,7 +33,7 @@ def headline(job: Job) -> str:
     name = job.get("name") or f"{job['kind']} {job['id']}"
     state = job.get("phase") if job["status"] == "running" else job["status"]
     position = job.get("queue_position")
-    place = f", {position} in the queue" if job["status"] == "queued" and position is not None else ""
+    place = f", {position} ahead of it" if job["status"] == "queued" and position else ""
     return f"{name}: {state or job['status']}{place}"
 
 
@@ -62,7 +61,7 @@ class JobDisplay:
         self._rows: list[EpochMetrics] = []
         self._told = 0
         self._head = ""
-        self._epoch: int | None = None
+        self._fetched: tuple[object, ...] = ()
         self._fetch_after = 0.0
 
     def __enter__(self) -> Self:
@@ -83,14 +82,14 @@ class JobDisplay:
             self._print(job)
 
     def _fetch(self, job: Job) -> None:
-        epoch = (job.get("progress") or {}).get("epoch")
+        stage = (job["status"], job.get("phase"))
+        state = (*stage, (job.get("progress") or {}).get("epoch"))
         now = time.monotonic()
-        finished = job["status"] in FINISHED
-        if not finished and (epoch == self._epoch or now < self._fetch_after):
+        if state == self._fetched or (stage == self._fetched[:2] and now < self._fetch_after):
             return
         with suppress(ApiError):
             self._rows = self._client.metrics(job["id"])
-        self._epoch = epoch
+        self._fetched = state
         ended = time.monotonic()
         self._fetch_after = ended + COST_FACTOR * (ended - now)
 
@@ -105,14 +104,12 @@ class JobDisplay:
         return Group(*lines)
 
     def _print(self, job: Job) -> None:
-        head = headline(job)
-        if head != self._head and job["status"] not in FINISHED:
-            self._head = head
-            self._line(head)
         for row in self._rows[self._told :]:
             self._line("  " + epoch_line(row, job))
         self._told = max(self._told, len(self._rows))
-        if job["status"] in FINISHED:
+        head = headline(job)
+        if head != self._head:
+            self._head = head
             self._line(head)
 
     def _line(self, text: str) -> None:

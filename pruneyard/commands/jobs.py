@@ -14,6 +14,7 @@ from rich.text import Text
 from pruneyard.answers import Job
 from pruneyard.client import Client
 from pruneyard.figures import console, duration, percent, table
+from pruneyard.interrupts import Stopped
 from pruneyard.progress import follow
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the job is accepted.")]
@@ -120,7 +121,7 @@ def _submit(spec: dict[str, Any], *, wait: bool) -> None:
             return
         try:
             job = follow(client, job["id"], console=out)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped):
             out.print(Text(f"The job goes on; `pruneyard jobs cancel {job['id']}` ends it."))
             raise
         model = (job.get("result") or {}).get("model")

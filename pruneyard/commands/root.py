@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -15,24 +14,19 @@ from pruneyard.commands import jobs, models, services
 from pruneyard.demo import DEFAULT_FOLDER, run_demo
 from pruneyard.errors import PruneyardError
 from pruneyard.figures import console
-from pruneyard.interrupts import Interrupts, Stopped
 
 
 class Commands(TyperGroup):
-    """Turns what goes wrong into one readable block and an exit code: 1 failed, 130 Ctrl-C."""
+    """Turns what goes wrong into one readable block and exit code 1."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            with Interrupts():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except BrokenPipeError:
             raise
         except (PruneyardError, OSError) as error:
             raise _failed(str(error)) from None
-        except KeyboardInterrupt as error:
-            _say(console(stderr=True), "Stopped.")
-            raise typer.Exit(error.exit_code if isinstance(error, Stopped) else 130) from None
 
 
 def make_app() -> typer.Typer:
@@ -76,9 +70,5 @@ def _demo(
 
 
 def _failed(text: str) -> typer.Exit:
-    _say(console(stderr=True), text, style="red")
+    console(stderr=True).print(Text(text, style="red"))
     return typer.Exit(1)
-
-
-def _say(out: Console, text: str, *, style: str = "") -> None:
-    out.print(Text(text, style=style))

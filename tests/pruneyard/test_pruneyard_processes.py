@@ -137,6 +137,20 @@ def test_a_signal_to_the_parent_leaves_no_process(tmp_path: Path, mark: str, num
     assert gone(mark)
 
 
+def test_what_a_script_starts_in_the_background_still_stops_on_sigint(tmp_path: Path, mark: str) -> None:
+    log = tmp_path / "log"
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", PARENT, mark, STUBBORN, str(log)]
+    with subprocess.Popen([sys.executable, "-c", ignoring, *command], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "started\n"
+        parent.send_signal(signal.SIGINT)
+        assert parent.wait(10) == 130
+    assert gone(mark)
+
+
 @pytest.mark.parametrize("after", [0.0, 0.004, 0.02, 0.05])
 def test_a_signal_while_children_are_started_leaves_no_process(mark: str, after: float) -> None:
     with subprocess.Popen([sys.executable, "-c", STARTING, mark], stdout=subprocess.PIPE, text=True) as parent:

@@ -85,7 +85,11 @@ class JobDisplay:
         stage = (job["status"], job.get("phase"))
         state = (*stage, (job.get("progress") or {}).get("epoch"))
         now = time.monotonic()
-        if state == self._fetched or (stage == self._fetched[:2] and now < self._fetch_after):
+        if (
+            job["status"] == "queued"
+            or state == self._fetched
+            or (stage == self._fetched[:2] and now < self._fetch_after)
+        ):
             return
         with suppress(ApiError):
             self._rows = self._client.metrics(job["id"])

@@ -108,6 +108,12 @@ def _flatten(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(ground, rgba)
 
 
+def count_pixels(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> int:
+    """How many pixels an image file has, from its header alone; BadImage as from `decode_image`."""
+    with _open(data, max_pixels) as image:
+        return image.width * image.height
+
+
 def resize_pixels(pixels: NDArray[np.uint8], shape: ImageShape) -> NDArray[np.uint8]:
     """Pixels of shape (height, width) or (height, width, 3) by steps 5 and 6 of the rule."""
     return _pixels(Image.fromarray(pixels), shape)

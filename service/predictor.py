@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.images import BadImage, decode_image, resize_pixels
+from formats.images import BadImage, count_pixels, decode_image, resize_pixels
 from inference.answers import Answer, top_answers
 from inference.batching import Batcher
 from inference.cache import ModelCache
@@ -29,6 +29,8 @@ from store.errors import NotFound
 REFERENCE_SECONDS = 1.0
 MAX_REFERENCES = 10_000
 DECODERS = 2
+QUICK_BYTES = 32 * 1024
+QUICK_PIXELS = 128 * 128
 RUNNERS = 2
 LOADERS = 2
 
@@ -68,6 +70,8 @@ class Predictor:
 
     async def decode(self, model: LoadedModel, files: Sequence[bytes], *path: str | int) -> list[NDArray[np.uint8]]:
         """The pixels of image files as the model wants them; ImageProblem names the first that is bad."""
+        if self._is_quick(files):
+            return self._decode(model, files, path)
         return await self._in(self._decoders, self._decode, model, files, path)
 
     async def fit(self, model: LoadedModel, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
@@ -117,6 +121,15 @@ class Predictor:
         return load_model(
             self._artifacts.model(model_id), runtime=latency.get("runtime"), threads=self._settings.inference_threads
         )
+
+    def _is_quick(self, files: Sequence[bytes]) -> bool:
+        """Whether decoding takes less than handing it to a thread would: a single small image."""
+        if len(files) != 1 or len(files[0]) > QUICK_BYTES:
+            return False
+        try:
+            return count_pixels(files[0], max_pixels=self._settings.max_pixels) <= QUICK_PIXELS
+        except BadImage:
+            return True
 
     def _decode(self, model: LoadedModel, files: Sequence[bytes], path: Sequence[str | int]) -> list[NDArray[np.uint8]]:
         pixels = []

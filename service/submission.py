@@ -1,4 +1,4 @@
-"""From a valid spec to a job: what it names must be there and fit; then one transaction writes it."""
+"""From a valid spec to a job: what it names must be there and fit."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from specs.datasets import BUILTIN_DATASETS, BuiltinDataset, split_sizes
 from specs.jobs import JobSpec, PruneSpec, TrainSpec
 from specs.registry import UnknownName
 from store import models, queue
-from store.database import Database, Session
+from store.database import Session
 from store.errors import NotFound
 from store.tables import Job, Model
 
 
-def submit(database: Database, spec: JobSpec, *, key: str | None) -> Job:
+def submit(session: Session, spec: JobSpec, *, key: str | None) -> Job:
     """Writes a new job, or finds the one that this idempotency key made for the same spec before."""
     request = spec.model_dump_json().encode()
-    with database.write() as session:
-        if key is not None and (earlier := queue.replay(session, key, request)) is not None:
-            return earlier
-        fitted, name = _fit_training(spec) if isinstance(spec, TrainSpec) else _fit_pruning(session, spec)
-        job = queue.enqueue(session, kind=spec.kind, name=name, spec=fitted.model_dump_json())
-        if key is not None:
-            queue.remember_key(session, key, request, job)
-        return job
+    if key is not None and (earlier := queue.replay(session, key, request)) is not None:
+        return earlier
+    fitted, name = _fit_training(spec) if isinstance(spec, TrainSpec) else _fit_pruning(session, spec)
+    job = queue.enqueue(session, kind=spec.kind, name=name, spec=fitted.model_dump_json())
+    if key is not None:
+        queue.remember_key(session, key, request, job)
+    return job
 
 
 def find_dataset(reference: str) -> BuiltinDataset:

@@ -36,10 +36,10 @@ def create_job(
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> JobView:
-    job = submit(database, spec, key=idempotency_key)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    with database.read() as session:
-        return job_view(session, job)
+    with database.write() as session:
+        view = job_view(session, submit(session, spec, key=idempotency_key))
+    response.headers["Location"] = f"/v1/jobs/{view.id}"
+    return view
 
 
 @router.get("", summary="Jobs, newest first")

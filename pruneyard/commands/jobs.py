@@ -54,8 +54,8 @@ def train(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Train a network; options stand above what --json says."""
     spec = {"kind": "train", **(_read_spec(spec_file) if spec_file else {})}
-    _merge(spec, "architecture", architecture, _pairs(settings or ()))
-    _merge(spec, "optimizer", optimizer, {} if lr is None else {"lr": lr}, default="adam")
+    _merge(spec, "architecture", architecture, options=_pairs(settings or ()))
+    _merge(spec, "optimizer", optimizer, options={} if lr is None else {"lr": lr}, default="adam")
     plain = {"dataset": dataset, "schedule": schedule, "epochs": epochs, "batch_size": batch_size}
     plain |= {"name": name, "seed": seed}
     spec.update({key: value for key, value in plain.items() if value is not None})
@@ -171,7 +171,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _merge(spec: dict[str, Any], key: str, name: str | None, options: dict[str, Any], *, default: str = "") -> None:
+def _merge(spec: dict[str, Any], key: str, name: str | None, *, options: dict[str, Any], default: str = "") -> None:
     """Put a name with options into the spec; another name than the spec's drops the options it had."""
     given = spec.get(key)
     before: dict[str, Any] = given if isinstance(given, dict) else {"name": given} if given else {}

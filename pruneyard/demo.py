@@ -22,14 +22,16 @@ from pruneyard.measurement import Measured, compare, held_out_images
 from pruneyard.processes import Children
 from pruneyard.progress import follow
 
+# Chosen on the validation split, over five seeds; the test split was read once, afterwards.
 DEMO_TRAIN: dict[str, Any] = {
     "kind": "train",
     "name": "demo digits",
     "dataset": "digits",
     "architecture": {"name": "resnet18", "width": 0.25},
-    "optimizer": {"name": "adam", "lr": 0.002},
+    "optimizer": {"name": "adam", "lr": 0.003},
     "schedule": {"name": "one-cycle"},
-    "epochs": 10,
+    "augmentation": {"name": "shift", "pixels": 1},
+    "epochs": 12,
     "batch_size": 64,
     "seed": 0,
 }
@@ -38,7 +40,7 @@ DEMO_PRUNE: dict[str, Any] = {
     "name": "demo digits pruned",
     "method": "magnitude",
     "sparsity": 0.9,
-    "fine_tune": {"epochs": 8},
+    "fine_tune": {"epochs": 16, "optimizer": {"name": "adam", "lr": 0.002}, "schedule": "cosine"},
 }
 DEFAULT_FOLDER = Path("var") / "demo"
 MARKER = ".pruneyard-demo"

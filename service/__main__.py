@@ -34,6 +34,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=GRACE_SECONDS,
                 server_header=False,
                 proxy_headers=False,
+                access_log=settings.access_log,
             )
         )
         self._app = app

@@ -293,3 +293,38 @@ def test_a_loaded_model_behind_a_batcher(publish, pixels):
         return np.stack(await asyncio.gather(*(batcher.predict(each) for each in images)))
 
     np.testing.assert_allclose(asyncio.run(scenario()), published.expected(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_quick_model_answers_at_once_when_it_is_idle() -> None:
+    async def ask() -> None:
+        batcher = Batcher(tags)
+        images = [image(3), image(5)]
+        assert batcher.predict_now(images) is None, "not before it is known to be quick"
+        for _ in range(40):
+            await batcher.predict(images[0])
+        now = batcher.predict_now(images)
+        assert now is not None
+        assert now.tolist() == (await batcher.predict_many(images)).tolist()
+        waiting = asyncio.ensure_future(batcher.predict(images[0]))
+        await asyncio.sleep(0)
+        assert batcher.predict_now(images) is None, "not past others"
+        await waiting
+        await batcher.close()
+        assert batcher.predict_now(images) is None
+
+    asyncio.run(ask())
+
+
+def test_a_slow_model_never_holds_the_loop() -> None:
+    def slow(pixels: np.ndarray) -> np.ndarray:
+        time.sleep(0.01)
+        return tags(pixels)
+
+    async def ask() -> None:
+        batcher = Batcher(slow)
+        for _ in range(5):
+            await batcher.predict(image(1))
+        assert batcher.predict_now([image(1)]) is None
+        await batcher.close()
+
+    asyncio.run(ask())

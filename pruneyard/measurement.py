@@ -73,8 +73,9 @@ def _order(turn: int, count: int) -> Sequence[int]:
 
 
 def _ask(http: httpx.Client, model: str, png: bytes) -> tuple[str, float]:
-    path = f"/v1/models/{quote(model, safe='')}/predict"
+    path = f"/v1/models/{quote(model, safe='')}/predict?top_k=1"
+    request = http.build_request("POST", path, content=png, headers={"Content-Type": "image/png"})
     started = time.perf_counter()
-    response = http.post(path, params={"top_k": 1}, content=png, headers={"Content-Type": "image/png"})
+    response = http.send(request)
     took = time.perf_counter() - started
     return str(checked(response).json()["predictions"][0]["label"]), took

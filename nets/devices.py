@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,11 @@ def works(device: str, *, timeout: float = PROBE_SECONDS) -> bool:
         _end(child)
 
 
+def main() -> None:
+    """Prints the devices on which a training step works, as a JSON list."""
+    sys.stdout.write(json.dumps([name for name in available() if name == "cpu" or works(name)]) + "\n")
+
+
 def _end(child: subprocess.Popen[bytes]) -> None:
     child.kill()
     try:
@@ -51,3 +57,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait(timeout=5)
     except subprocess.TimeoutExpired:
         return
+
+
+if __name__ == "__main__":
+    main()

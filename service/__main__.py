@@ -13,11 +13,9 @@ from fastapi import FastAPI
 from formats.logs import configure_logs
 from service.app import create_app
 from specs.settings import BadSettings, Settings, load_settings
-from store.artifacts import make_private
-from store.database import Database
 from store.errors import StoreError
 from store.liveness import when_gone
-from store.migrate import check_current
+from store.migrate import open_current
 
 GRACE_SECONDS = 5
 
@@ -52,10 +50,7 @@ def main() -> int:
     configure_logs()
     try:
         settings = load_settings()
-        make_private(settings.home)
-        database = Database(settings.database)
-        check_current(database)
-        database.close()
+        open_current(settings).close()
     except (BadSettings, StoreError) as error:
         sys.stderr.write(f"The service cannot start:\n{error}\n")
         return 2

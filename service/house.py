@@ -14,7 +14,7 @@ from service.predictor import Predictor
 from specs.settings import Settings
 from store.artifacts import Artifacts
 from store.database import Database
-from store.migrate import check_current
+from store.migrate import open_current
 from store.workers import Watch
 
 SWEEP_SECONDS = 2.0
@@ -35,10 +35,9 @@ class House:
 @asynccontextmanager
 async def open_house(settings: Settings) -> AsyncIterator[House]:
     """A house whose database is at the newest version, swept of dead workers' jobs as long as it is open."""
-    database = Database(settings.database)
+    database = open_current(settings)
     stop = threading.Event()
     try:
-        check_current(database)
         house = House(settings, database)
         sweeping = {"stop": stop, "interval_seconds": SWEEP_SECONDS}
         thread = threading.Thread(target=house.watch.keep_sweeping, kwargs=sweeping, name="sweep", daemon=True)

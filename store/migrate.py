@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from formats.logs import configure_logs
-from specs.settings import BadSettings, load_settings
+from specs.settings import BadSettings, Settings, load_settings
 from store.artifacts import make_private
 from store.database import Database
 from store.errors import OutdatedDatabase
@@ -52,6 +52,18 @@ def check_current(database: Database) -> None:
     newest = ScriptDirectory.from_config(_config()).get_current_head()
     if current_revision(database) != newest:
         raise OutdatedDatabase("The database is not at the newest version. Run `pruneyard migrate` first.")
+
+
+def open_current(settings: Settings) -> Database:
+    """The database of an installation whose data folder is there; OutdatedDatabase if it was not migrated."""
+    make_private(settings.home)
+    database = Database(settings.database)
+    try:
+        check_current(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def main() -> int:

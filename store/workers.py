@@ -53,6 +53,13 @@ def list_workers(session: Session) -> list[Worker]:
     return list(session.scalars(select(Worker).order_by(Worker.started_at)))
 
 
+def set_devices(session: Session, incarnation: str, devices: Sequence[str]) -> None:
+    """What this worker can train on, once it has found out."""
+    worker = session.get(Worker, incarnation)
+    if worker is not None:
+        worker.devices = list(devices)
+
+
 def sign_off(session: Session, incarnation: str) -> None:
     """Removes a worker that ends in good order and holds no job."""
     session.execute(delete(Worker).where(Worker.incarnation == incarnation))

@@ -12,11 +12,10 @@ import structlog
 
 from formats.logs import configure_logs
 from specs.settings import BadSettings, load_settings
-from store.artifacts import Artifacts, make_private
-from store.database import Database
+from store.artifacts import Artifacts
 from store.errors import StoreError
 from store.liveness import when_gone
-from store.migrate import check_current
+from store.migrate import open_current
 from workers.consumer import Consumer
 
 log = structlog.get_logger()
@@ -26,9 +25,7 @@ def main() -> int:
     configure_logs()
     try:
         settings = load_settings()
-        make_private(settings.home)
-        database = Database(settings.database)
-        check_current(database)
+        database = open_current(settings)
     except (BadSettings, StoreError) as error:
         sys.stderr.write(f"The worker cannot start:\n{error}\n")
         return 2

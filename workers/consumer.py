@@ -17,6 +17,7 @@ from store.database import Database
 from store.errors import LostClaim, StoreBusy
 from store.queue import Claim
 from workers.child import Child
+from workers.devices import ALWAYS, find_devices, may_have_graphics
 from workers.heartbeat import Heartbeat
 
 IDLE_SECONDS = 0.3
@@ -57,11 +58,13 @@ class Consumer:
         self._artifacts.remove_leftovers()
         self._watch.sweep()
         with self._database.write() as session:
-            incarnation = workers.register(session, ["cpu"])
+            incarnation = workers.register(session, ALWAYS)
         heartbeat = Heartbeat(self._database, incarnation, ttl_seconds=self._settings.worker_ttl_seconds)
         heartbeat.start()
         sweeping = {"stop": self._stop, "interval_seconds": SWEEP_SECONDS}
         threading.Thread(target=self._watch.keep_sweeping, kwargs=sweeping, daemon=True).start()
+        if may_have_graphics():
+            threading.Thread(target=self._enter_devices, args=(incarnation,), daemon=True).start()
         log.info("ready", worker=incarnation)
         try:
             self._consume(incarnation, heartbeat)
@@ -72,6 +75,11 @@ class Consumer:
         with self._database.write() as session:
             workers.sign_off(session, incarnation)
         return 0
+
+    def _enter_devices(self, incarnation: str) -> None:
+        devices = find_devices()
+        with self._database.write() as session:
+            workers.set_devices(session, incarnation, devices)
 
     def _consume(self, incarnation: str, heartbeat: Heartbeat) -> None:
         while not self._stop.is_set() and not heartbeat.lost.is_set():

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from formats.logs import configure_logs
 from service.app import create_app
 from specs.settings import BadSettings, Settings, load_settings
+from store.database import warn_of_old_sqlite
 from store.errors import StoreError
 from store.liveness import when_gone
 from store.migrate import open_current
@@ -50,7 +51,10 @@ def main() -> int:
     configure_logs()
     try:
         settings = load_settings()
-        open_current(settings).close()
+        database = open_current(settings)
+        if database.is_sqlite:
+            warn_of_old_sqlite()
+        database.close()
     except (BadSettings, StoreError) as error:
         sys.stderr.write(f"The service cannot start:\n{error}\n")
         return 2

@@ -49,11 +49,6 @@ class Settings(BaseSettings):
         default=None, description="The process that this one ends with; set by `pruneyard up`."
     )
 
-    @property
-    def database(self) -> str:
-        """The SQLAlchemy URL of the database."""
-        return self.database_url or f"sqlite:///{self.home.absolute() / 'pruneyard.db'}"
-
     @model_validator(mode="after")
     def _key_beyond_loopback(self) -> Self:
         if self.api_key is not None and not self.api_key.get_secret_value().strip():

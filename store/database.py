@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import structlog
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from specs.settings import Settings
 from store.errors import StorageFull, StoreBusy
 
 __all__ = ["Database", "Session"]
@@ -33,7 +34,7 @@ log = structlog.get_logger()
 class Database:
     """Engines for one URL: a single writing connection, and several that only read."""
 
-    def __init__(self, url: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
+    def __init__(self, url: str | URL, *, busy_seconds: float = BUSY_SECONDS) -> None:
         self._busy_seconds = busy_seconds
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
@@ -42,6 +43,14 @@ class Database:
             self._reader = self._sqlite_engine(pool_size=16, begin="BEGIN")
         else:
             self._writer = self._reader = create_engine(self.url, pool_pre_ping=True, pool_timeout=self._busy_seconds)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Database:
+        """The database of an installation: the one its settings name, else SQLite in its data folder."""
+        if settings.database_url is not None:
+            return cls(settings.database_url)
+        # Not written as text: a folder's name may hold what has a meaning in a URL.
+        return cls(URL.create("sqlite", database=str(settings.home.absolute() / "pruneyard.db")))
 
     @contextmanager
     def write(self) -> Iterator[Session]:

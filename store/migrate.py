@@ -57,7 +57,7 @@ def check_current(database: Database) -> None:
 def open_current(settings: Settings) -> Database:
     """The database of an installation whose data folder is there; OutdatedDatabase if it was not migrated."""
     make_private(settings.home)
-    database = Database(settings.database)
+    database = Database.of(settings)
     try:
         check_current(database)
     except BaseException:
@@ -74,7 +74,7 @@ def main() -> int:
         return 2
     configure_logs()
     make_private(settings.home)
-    database = Database(settings.database)
+    database = Database.of(settings)
     migrate(database, *sys.argv[1:2])
     sys.stdout.write(f"The database is at version {current_revision(database)}.\n")
     database.close()

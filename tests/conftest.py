@@ -56,7 +56,7 @@ def new_home(path: Path) -> Settings:
     """A data folder with a database at the newest version."""
     path.mkdir(parents=True, exist_ok=True)
     settings = Settings(home=path)
-    database = Database(settings.database)
+    database = Database.of(settings)
     migrate(database)
     database.close()
     return settings
@@ -71,7 +71,7 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
     """The database of that folder."""
-    database = Database(settings.database)
+    database = Database.of(settings)
     yield database
     database.close()
 
@@ -118,7 +118,7 @@ class running_worker:  # noqa: N801 - reads as a statement of what is the case
 
     def __init__(self, settings: Settings, **environment: str) -> None:
         self._environment = {**os.environ, **environment}
-        self._environment |= {"PRUNEYARD_HOME": str(settings.home), "PRUNEYARD_DATABASE_URL": settings.database}
+        self._environment |= {"PRUNEYARD_HOME": str(settings.home)}
 
     def __enter__(self) -> subprocess.Popen[bytes]:
         self.process = subprocess.Popen([sys.executable, "-m", "workers"], env=self._environment)

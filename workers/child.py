@@ -78,7 +78,6 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {
         **os.environ,
         "PRUNEYARD_HOME": str(settings.home.absolute()),
-        "PRUNEYARD_DATABASE_URL": settings.database,
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
     }

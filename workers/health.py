@@ -14,7 +14,7 @@ from store.workers import list_workers
 
 def main() -> int:
     settings = load_settings()
-    database = Database(settings.database)
+    database = Database.of(settings)
     with database.read() as session:
         here = [worker for worker in list_workers(session) if worker.place == this_place()]
     database.close()

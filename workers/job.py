@@ -49,7 +49,7 @@ def main() -> int:
     threading.Thread(target=_obey, args=(stop,), name="standard-input", daemon=True).start()
     _give_way()
     settings = Settings()
-    database = Database(settings.database)
+    database = Database.of(settings)
     try:
         return _run(Run(settings, database, Artifacts(settings.home), claim, stop))
     finally:

@@ -69,7 +69,7 @@ def test_several_processes_may_migrate_at_once(tmp_path: Path) -> None:
 
 def test_a_transaction_that_reads_first_waits_for_the_writer(settings: Settings, database: Database) -> None:
     """Begun deferred it would fail at once: "database is locked"."""
-    other = Database(settings.database)
+    other = Database.of(settings)
     inside, finish = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -92,7 +92,7 @@ def test_a_transaction_that_reads_first_waits_for_the_writer(settings: Settings,
 
 
 def test_a_database_that_stays_held_is_busy_not_broken(settings: Settings) -> None:
-    database = Database(settings.database, busy_seconds=0.2)
+    database = Database(f"sqlite:///{settings.home / 'pruneyard.db'}", busy_seconds=0.2)
     with sqlite3.connect(settings.home / "pruneyard.db", isolation_level=None) as holder:
         holder.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreBusy), database.write() as session:
@@ -120,3 +120,15 @@ def test_the_database_is_set_up_for_several_processes(database: Database) -> Non
             for name in ("journal_mode", "synchronous", "foreign_keys")
         }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+@pytest.mark.parametrize("name", ["with spaces", "üñí 첫", "per%41cent %(x)s", "quest?ion=1#mark", "a&b;c"])
+def test_a_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name
+    home.mkdir()
+    database = Database.of(Settings(home=home))
+    migrate(database)
+    check_current(database)
+    database.close()
+    assert (home / "pruneyard.db").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {name}

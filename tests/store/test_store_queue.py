@@ -56,7 +56,7 @@ def test_many_claimers_never_take_one_job_twice(database: Database, worker: str)
     taken: list[str] = []
 
     def take_all() -> None:
-        own = Database(str(database.url))
+        own = Database(database.url)
         while True:
             with own.write() as session:
                 found = queue.claim(session, worker)

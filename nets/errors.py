@@ -39,6 +39,16 @@ class BatchTooSmall(NetError):
         super().__init__("This network normalises over batches: it needs batches of at least two images.")
 
 
+class TooLarge(NetError):
+    """The parameters of a network do not fit into memory as training needs them; sizes in gigabytes."""
+
+    def __init__(self, parameters: int, needed: float, available: float) -> None:
+        super().__init__(
+            f"This network has {parameters:,} parameters. To train them takes more than {needed:.1f} GB of memory, and "
+            f"{available:.1f} GB are free. Take a narrower network or a smaller image_size."
+        )
+
+
 class CheckpointLost(NetError):
     """The checkpoint of the best epoch is not there any more."""
 

@@ -42,9 +42,13 @@ class Sparsity:
 
 
 def select(network: nn.Module, *, method: str, options: Strict) -> Masks:
-    """What a method of the catalogue would cut; `options` may be the whole prune spec, which holds them."""
+    """What a method of the catalogue would cut; `options` may be the whole prune spec, which holds them.
+
+    Weights that are zero already are cut in any case: what was pruned before does not grow back.
+    """
     masks: Masks = resolve_name(PRUNING_METHODS[method].target)(network, options)
-    return masks
+    weights = prunable_weights(network)
+    return Masks({name: cut | (weights[name] == 0) for name, cut in masks.cut.items()})
 
 
 def prunable_weights(network: nn.Module) -> dict[str, Tensor]:

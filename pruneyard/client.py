@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -11,7 +12,7 @@ from urllib.parse import quote
 
 from pruneyard.answers import Dataset, EpochMetrics, Event, Job, Model, Predictions
 from pruneyard.connection import Connection
-from pruneyard.errors import JobFailed, NotReachable, WaitTimeout
+from pruneyard.errors import JobFailed, NotReachable, PruneyardError, WaitTimeout
 from pruneyard.events import FINISHED, EventStream
 from pruneyard.images import Image, image_part
 
@@ -51,8 +52,9 @@ class Client:
 
     def submit(self, spec: Mapping[str, Any], idempotency_key: str | None = None) -> Job:
         """Ask for a job; the same `idempotency_key` never makes a second one."""
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        return cast(Job, self._connection.request("POST", "/v1/jobs", repeat=True, headers=headers, json=dict(spec)))
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4()), "Content-Type": "application/json"}
+        content = _json(spec)
+        return cast(Job, self._connection.request("POST", "/v1/jobs", repeat=True, headers=headers, content=content))
 
     def train(self, **spec: Any) -> Job:
         """Ask for a training; at least `dataset` and `architecture`."""
@@ -121,7 +123,7 @@ class Client:
 
     def predict(self, ref: str, images: Image | Sequence[Image], *, top_k: int = 5) -> Predictions:
         """Classify one image (a path or bytes) or several in one request."""
-        body = _one(images) if isinstance(images, str | bytes | os.PathLike) else _several(images)
+        body = _several(images) if isinstance(images, list | tuple) else _one(cast(Image, images))
         options = {"params": {"top_k": top_k}, **body}
         return cast(
             Predictions, self._connection.request("POST", _path("models", ref, "predict"), repeat=True, **options)
@@ -160,6 +162,13 @@ class Client:
 
 def _path(*parts: str) -> str:
     return "/".join(["/v1", *(quote(part, safe="") for part in parts)])
+
+
+def _json(spec: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(dict(spec), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise PruneyardError(f"The job cannot be written as JSON: {error}.") from error
 
 
 def _one(image: Image) -> dict[str, Any]:

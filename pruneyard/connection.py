@@ -28,7 +28,7 @@ class Connection:
         self.url = _checked_url(url)
         headers = {b"User-Agent": b"pruneyard"}
         if api_key:
-            headers[b"Authorization"] = b"Bearer " + api_key.encode()
+            headers[b"Authorization"] = b"Bearer " + _checked_key(api_key)
         # A proxy from the environment cannot reach this machine's own loopback.
         self.http = httpx.Client(
             base_url=self.url, headers=headers, timeout=timeout, trust_env=not is_loopback(httpx.URL(self.url).host)
@@ -113,6 +113,13 @@ def checked(response: httpx.Response) -> httpx.Response:
         errors=[cast(FieldProblem, error) for error in problem.get("errors") or () if isinstance(error, dict)],
         problem=problem,
     )
+
+
+def _checked_key(api_key: str) -> bytes:
+    key = api_key.strip()
+    if not key or any(ord(letter) < ord(" ") for letter in key):
+        raise PruneyardError("The API key is blank or holds a line break; set PRUNEYARD_API_KEY to the service's own.")
+    return key.encode()
 
 
 def _checked_url(url: str) -> str:

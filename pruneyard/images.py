@@ -24,8 +24,13 @@ def image_part(image: Image) -> tuple[str, bytes, str]:
     """File name, bytes and media type of an image given as a path or as bytes."""
     if isinstance(image, bytes):
         return "image", image, _media_type(image, "the given bytes")
+    if not isinstance(image, str | PathLike):
+        raise PruneyardError(f"An image is given as a path or as bytes, not as {type(image).__name__}.")
     path = Path(image)
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PruneyardError(f"{image}: {error.strerror}.") from error
     return path.name, content, _media_type(content, str(image))
 
 

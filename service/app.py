@@ -40,7 +40,10 @@ ROUTERS = (
 )
 # In the order of the docs page.
 TAGS = [{"name": name} for name in ("jobs", "models", "predictions", "datasets", "catalogue", "health")]
-ERRORS = {"4XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "What is wrong, and the fix."}}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "What is wrong, and the fix."},
+    "5XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "What is wrong here."},
+}
 
 
 def _described_key(settings: Settings) -> list[Any]:

@@ -123,8 +123,21 @@ class SizeGuard:
         return counted
 
 
+class HeadGuard:
+    """Answers HEAD wherever GET is answered: the server leaves the body out by itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self.app(scope, receive, send)
+
+
 def add_guards(app: FastAPI, settings: Settings) -> None:
     """Puts the guards that these settings ask for before the app; the last one added is asked first."""
+    app.add_middleware(HeadGuard)
     app.add_middleware(SizeGuard, max_bytes=settings.max_body_bytes)
     if settings.api_key is None:
         app.add_middleware(LocalGuard)

@@ -6,6 +6,7 @@ The hot path touches no database: a reference (id, alias or name) is looked up a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -146,6 +147,8 @@ class Predictor:
 
     def _decode(self, model: LoadedModel, files: Sequence[bytes], path: Sequence[str | int]) -> list[NDArray[np.uint8]]:
         pixels = []
+        if len(files) > 1:
+            self._check_total(files, path)
         for number, data in enumerate(files):
             try:
                 shape = model.manifest.preprocessing.shape
@@ -153,6 +156,18 @@ class Predictor:
             except BadImage as error:
                 raise ImageProblem(error, *path, *([number] if path else [])) from error
         return pixels
+
+    def _check_total(self, files: Sequence[bytes], path: Sequence[str | int]) -> None:
+        """Refuses a request whose images have more pixels together than one may have, before any is decoded."""
+        total = 0
+        for number, data in enumerate(files):
+            with contextlib.suppress(BadImage):  # told when its turn to be decoded comes
+                total += count_pixels(data, max_pixels=self._settings.max_pixels)
+            if total > self._settings.max_pixels:
+                message = f"The images of a request may have {self._settings.max_pixels:,} pixels in all."
+                raise ImageProblem(
+                    BadImage("too_large", message, "Send fewer at once, or smaller ones."), *path, number
+                )
 
     def _fit(self, model: LoadedModel, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         shape = model.manifest.preprocessing.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -76,6 +77,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(BadFields, _bad_fields)
+    app.add_exception_handler(UnicodeEncodeError, _not_unicode)
     app.add_exception_handler(ImageProblem, _bad_image)
     app.add_exception_handler(QueueFull, _queue_full)
     for kind, (status, headers) in STATUSES.items():
@@ -119,20 +121,43 @@ HINTS = {
 }
 
 
-def _http(_request: Request, error: Exception) -> Response:
+def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     # The framework's own words say no more than the status does.
     own = error.detail not in {HTTP_PHRASES.get(error.status_code), PARSING}
     detail = str(error.detail) if own else HINTS.get(error.status_code, str(error.detail))
-    return problem(error.status_code, detail, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed(request))
+    return problem(error.status_code, detail, headers=headers)
 
 
-def _invalid(_request: Request, error: Exception) -> Response:
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes of this path; the framework names those of the first one only."""
+    paths: dict[str, Any] = request.app.openapi()["paths"]
+    patterns = {re.sub(r"{[^}]*}", "[^/]+", path): set(methods) for path, methods in paths.items()}
+    found = {
+        method.upper()
+        for pattern, methods in patterns.items()
+        for method in methods
+        if re.fullmatch(pattern, request.scope["path"])
+    }
+    return sorted(found | ({"HEAD"} if "GET" in found else set())) or ["GET", "HEAD"]
+
+
+def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if isinstance(error.body, bytes) and error.body and not _is_json(request):
+        return problem(415, "The body is JSON, so say so: send the header `Content-Type: application/json`.")
     in_body = [{**item, "loc": item["loc"][1:]} for item in error.errors() if item["loc"][:1] == (BODY,)]
     problems = field_problems(in_body, error.body)
     problems += [_outside_body(item) for item in error.errors() if item["loc"][:1] != (BODY,)]
     return problem(422, SOME_FIELDS, errors=problems)
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _outside_body(error: Any) -> FieldProblem:
@@ -140,6 +165,11 @@ def _outside_body(error: Any) -> FieldProblem:
     place, *path = error["loc"]
     found = field_problems([{**error, "loc": ()}], None)[0]
     return {**found, "pointer": f"{place}:{'.'.join(str(part) for part in path)}"}
+
+
+def _not_unicode(_request: Request, _error: Exception) -> Response:
+    """JSON can spell half a character (a lone surrogate), which is no text."""
+    return problem(400, "The body holds text that is not valid Unicode.")
 
 
 def _bad_fields(_request: Request, error: Exception) -> Response:

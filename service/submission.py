@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from service.problems import BadField
+from specs.architectures import ARCHITECTURES
 from specs.datasets import BUILTIN_DATASETS, BuiltinDataset, split_sizes
 from specs.jobs import JobSpec, PruneSpec, TrainSpec
+from specs.options import Options
 from specs.registry import UnknownName
 from store import models, queue
 from store.database import Session
@@ -34,7 +36,8 @@ def _fit_training(spec: TrainSpec) -> tuple[TrainSpec, str]:
         dataset = find_dataset(spec.dataset)
     except UnknownName as error:
         raise BadField("dataset", message="There is no data set of this id or name.", hint=error.hint) from None
-    _check_batch_size(spec.batch_size, split_sizes(dataset, spec.validation_fraction)["train"], "batch_size")
+    images = split_sizes(dataset, spec.validation_fraction)["train"]
+    _check_batch_size(spec.batch_size, spec.architecture, images, "batch_size")
     name = spec.name or f"{spec.architecture.name} {dataset.name}"
     return spec.model_copy(update={"dataset": dataset.id}), name
 
@@ -43,7 +46,8 @@ def _fit_pruning(session: Session, spec: PruneSpec) -> tuple[PruneSpec, str]:
     parent = _find_parent(session, spec.model)
     if spec.fine_tune is not None:
         images = parent.facts["training_images"]
-        _check_batch_size(spec.fine_tune.batch_size, images, "fine_tune", "batch_size")
+        network = ARCHITECTURES[parent.facts["architecture"]["name"]].options
+        _check_batch_size(spec.fine_tune.batch_size, network, images, "fine_tune", "batch_size")
     name = spec.name or f"{parent.name[:92]} pruned"
     # The id, not the alias or name: what it means must not change while the job waits.
     return spec.model_copy(update={"model": parent.id}), name
@@ -57,7 +61,10 @@ def _find_parent(session: Session, reference: str) -> Model:
         raise BadField("model", message="There is no model of this id, alias or name.", hint=hint) from None
 
 
-def _check_batch_size(batch_size: int, images: int, *path: str) -> None:
+def _check_batch_size(batch_size: int, network: Options | type[Options], images: int, *path: str) -> None:
+    if batch_size < network.smallest_batch:
+        message = "This network normalises over batches, and there is nothing to normalise in a batch of one image."
+        raise BadField(*path, message=message, hint=f"Give a number of at least {network.smallest_batch}.")
     if batch_size > images:
         message = f"A batch cannot be larger than the training split, which has {images} images."
         raise BadField(*path, message=message, hint=f"Give a number of at most {images}.")

@@ -7,7 +7,7 @@ counted on the built network and stored with each model.
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,8 +15,8 @@ from specs.options import Entry, Fraction, Options, choice, named
 from specs.registry import Registry
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"]
-Width = Annotated[float, Field(ge=0.0625, le=8, allow_inf_nan=False)]
-HiddenSize = Annotated[int, Field(ge=1, le=16384)]
+Width = Annotated[float, Field(strict=True, ge=0.0625, le=8, allow_inf_nan=False)]
+HiddenSize = Annotated[int, Field(strict=True, ge=1, le=16384)]
 
 
 class MlpOptions(Options):
@@ -31,6 +31,9 @@ class MlpOptions(Options):
 
 class ConvolutionalOptions(Options):
     """What all convolutional networks share."""
+
+    # Batch normalisation learns nothing from a single image.
+    smallest_batch: ClassVar[int] = 2
 
     width: Width = Field(default=1.0, description="Factor on the channels of every layer.")
     dropout: Fraction = Field(default=0.0, description="Share of features dropped before the linear head.")

@@ -17,7 +17,9 @@ class NoneOptions(Options):
 class ShiftOptions(Options):
     """Each image moved by up to `pixels` along each axis, the border filled with black."""
 
-    pixels: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="Largest shift along an axis, in pixels.")
+    pixels: Annotated[int, Field(strict=True, ge=1, le=64)] = Field(
+        default=2, description="Largest shift along an axis, in pixels."
+    )
 
 
 def _entries() -> list[Entry]:

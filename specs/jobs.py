@@ -18,14 +18,16 @@ from specs.schedules import Schedule
 NAME_PATTERN = r"^\w[\w .,()+-]{0,99}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Device = Literal["auto", "cpu", "xpu"]
-Epochs = Annotated[int, Field(ge=1, le=10_000)]
-BatchSize = Annotated[int, Field(ge=1, le=8192)]
+Epochs = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+BatchSize = Annotated[int, Field(strict=True, ge=1, le=8192)]
 
 
 class EarlyStopping(Strict):
     """Stop when validation loss has not fallen for `patience` epochs."""
 
-    patience: Annotated[int, Field(ge=1, le=1000)] = Field(default=2, description="Epochs to wait for a better one.")
+    patience: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        default=2, description="Epochs to wait for a better one."
+    )
 
 
 class TrainSpec(Strict):
@@ -40,14 +42,15 @@ class TrainSpec(Strict):
     epochs: Epochs = Field(default=20, description="Passes over the training split.")
     batch_size: BatchSize = Field(default=64, description="Images per step; at most the training split.")
     augmentation: Augmentation = Field(default="none", validate_default=True, description="Of training images.")
-    image_size: Annotated[int, Field(ge=8, le=512)] | None = Field(
-        default=None, description="Side in pixels that images are resized to; by default the data set's own."
+    image_size: Annotated[int, Field(strict=True, ge=8, le=512)] | None = Field(
+        default=None,
+        description="Side in pixels that images are resized to; by default the one that GET /v1/datasets names.",
     )
-    validation_fraction: Annotated[float, Field(ge=0.01, le=0.9, allow_inf_nan=False)] = Field(
+    validation_fraction: Annotated[float, Field(strict=True, ge=0.01, le=0.9, allow_inf_nan=False)] = Field(
         default=0.2, description="Share of the images that are not for testing, kept to choose the best epoch."
     )
     early_stopping: EarlyStopping | None = Field(default=None, description="Off when null.")
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
+    seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = Field(
         default=0, description="Of weights, data order, augmentation and validation split."
     )
     device: Device = Field(default="auto", description="`auto` takes the fastest that the worker found to work.")

@@ -12,7 +12,7 @@ from pydantic import Field
 from specs.options import Entry, Fraction, NonNegative, Options, Positive, choice, named
 from specs.registry import Registry
 
-Epsilon = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Epsilon = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 
 
 class OptimizerOptions(Options):
@@ -44,7 +44,7 @@ class RmspropOptions(OptimizerOptions):
 
     alpha: Fraction = Field(default=0.99, description="Decay of the mean of squared gradients.")
     momentum: Fraction = Field(default=0.0, description="Share of the last step that is kept.")
-    centered: bool = Field(default=False, description="Divide by an estimate of the variance instead.")
+    centered: bool = Field(strict=True, default=False, description="Divide by an estimate of the variance instead.")
     eps: Epsilon = Field(default=1e-8, description="Added to the denominator.")
 
 
@@ -59,7 +59,7 @@ class MomentumOptions(OptimizerOptions):
 
     lr: Positive = Field(default=0.01, description="Learning rate.")
     momentum: Fraction = Field(default=0.9, gt=0, description="Share of the last step that is kept.")
-    nesterov: bool = Field(default=False, description="Look ahead along the momentum.")
+    nesterov: bool = Field(strict=True, default=False, description="Look ahead along the momentum.")
 
 
 def _entries() -> list[Entry]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
 from pydantic import (
     BaseModel,
@@ -19,9 +19,9 @@ from pydantic_core import PydanticCustomError
 
 from specs.registry import Registry, UnknownName, nearest
 
-Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
@@ -44,6 +44,8 @@ class Strict(BaseModel):
 
 class Options(Strict):
     """Options of one entry of a registry; `name` says which entry."""
+
+    smallest_batch: ClassVar[int] = 1
 
     name: str = Field(description="Which entry of the catalogue this is.")
 
@@ -76,9 +78,12 @@ def named(base: type[X], name: str) -> type[X]:
 def _expand(registry: Registry[Any]) -> Callable[[Any], Any]:
     def expand(value: Any) -> Any:
         chosen = {"name": value} if isinstance(value, str) else value
+        if isinstance(chosen, dict) and "name" not in chosen:
+            hint = f"Say which {registry.kind}. {nearest('', registry)}"
+            raise PydanticCustomError("name_missing", "This field is missing.", {"field": "name", "hint": hint})
         if isinstance(chosen, dict):
             try:
-                registry[chosen.get("name", "")]
+                registry[chosen["name"]]
             except UnknownName as error:
                 context = {"field": "name" if chosen is value else "", "hint": error.hint}
                 message = f"There is no {registry.kind} of this name."

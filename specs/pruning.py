@@ -10,7 +10,7 @@ from pydantic import Field
 from specs.options import Strict
 from specs.registry import Registry
 
-Sparsity = Annotated[float, Field(gt=0, le=0.999, allow_inf_nan=False)]
+Sparsity = Annotated[float, Field(strict=True, gt=0, le=0.999, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ class ConstantOptions(Options):
 class StepOptions(Options):
     """The learning rate times `gamma` after every `every` epochs."""
 
-    every: Annotated[int, Field(ge=1, le=10_000)] = Field(default=10, description="Epochs between two cuts.")
-    gamma: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
+    every: Annotated[int, Field(strict=True, ge=1, le=10_000)] = Field(
+        default=10, description="Epochs between two cuts."
+    )
+    gamma: Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)] = Field(
         default=0.1, description="Factor of each cut."
     )
 
@@ -33,7 +35,7 @@ class CosineOptions(Options):
 class OneCycleOptions(Options):
     """A linear rise to the optimizer's learning rate, then a linear fall."""
 
-    warmup: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = Field(
+    warmup: Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)] = Field(
         default=0.25, description="Share of the steps that rise."
     )
     start: Fraction = Field(default=0.1, description="The first learning rate, as a share of the peak.")

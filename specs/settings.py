@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     stall_seconds: Annotated[float, Field(gt=0)] = Field(
         default=1800.0, description="A training that makes no step for so long is stopped."
     )
+    keep_checkpoints_days: Annotated[float, Field(ge=0, le=36500)] = Field(
+        default=7.0, description="Of jobs that failed or were cancelled."
+    )
     shutdown_grace_seconds: Annotated[float, Field(gt=0)] = Field(
         default=20.0, description="What a training gets to write its checkpoint when the worker is asked to stop."
     )

@@ -31,10 +31,11 @@ def make_private(directory: Path) -> Path:
 
 
 class Artifacts:
-    """The artifacts of one data folder."""
+    """The artifacts of one data folder; `owner` names whoever writes, so that what it leaves behind can be told."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, owner: str = "-") -> None:
         self.home = home.absolute()
+        self._owner = owner
 
     def model(self, model_id: str) -> Path:
         """Where a model's files are."""
@@ -58,7 +59,7 @@ class Artifacts:
     def new_directory(self, target: Path) -> Iterator[Path]:
         """An empty directory to fill; at the end of the block it becomes `target`, durably."""
         parent = make_private(target.parent)
-        filling = parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
+        filling = parent / f".{target.name}.{self._owner}.{secrets.token_hex(8)}.tmp"
         filling.mkdir(mode=0o700)
         try:
             with _room():
@@ -79,6 +80,11 @@ class Artifacts:
         except FileNotFoundError:
             return
         shutil.rmtree(doomed, ignore_errors=True)
+
+    def remove_leftovers_of(self, owner: str) -> None:
+        """Removes temporary directories of a writer that is no more."""
+        for path in self.home.glob(f"*/**/.*.{owner}.*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def remove_leftovers(self) -> int:
         """Removes temporary directories of processes that died; how many there were."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,7 +15,7 @@ from store.artifacts import Artifacts
 from store.database import Database
 from store.events import record
 from store.queue import Claim, held
-from store.tables import Checkpoint
+from store.tables import Checkpoint, Job, now
 
 MANIFEST_NAME = "manifest.json"
 RECORDS = TypeAdapter(dict[str, FileRecord])
@@ -90,6 +91,19 @@ def list_checkpoints(session: Session, job_id: str) -> list[Checkpoint]:
     """Checkpoints of a job, newest first."""
     query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.number.desc())
     return list(session.scalars(query))
+
+
+def expire_checkpoints(database: Database, artifacts: Artifacts, *, older_than: timedelta) -> list[str]:
+    """Removes the checkpoints of jobs that failed or were cancelled so long ago; the ids of those jobs."""
+    with database.write() as session:
+        ended = (Job.status.in_(("failed", "cancelled"))) & (Job.finished_at < now() - older_than)
+        jobs = list(
+            session.scalars(select(Checkpoint.job_id).join(Job, Job.id == Checkpoint.job_id).where(ended).distinct())
+        )
+        session.execute(delete(Checkpoint).where(Checkpoint.job_id.in_(jobs)))
+    for job_id in jobs:
+        artifacts.remove(artifacts.checkpoints(job_id))
+    return jobs
 
 
 def forget_checkpoints(session: Session, job_id: str) -> None:

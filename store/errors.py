@@ -8,10 +8,10 @@ class StoreError(Exception):
 
 
 class NotFound(StoreError):
-    """Nothing of this kind bears this id or name."""
+    """Nothing of this kind is known by what was given."""
 
-    def __init__(self, kind: str) -> None:
-        super().__init__(f"There is no {kind} of this id or name.")
+    def __init__(self, kind: str, known_by: str = "id") -> None:
+        super().__init__(f"There is no {kind} of this {known_by}.")
         self.kind = kind
 
 
@@ -33,6 +33,10 @@ class StoreBusy(StoreError):
 
 class StorageFull(StoreError):
     """There is no room left on the disk."""
+
+
+class UnusableStore(StoreError):
+    """The data folder or the database cannot be used at all."""
 
 
 class OutdatedDatabase(StoreError):

@@ -9,13 +9,15 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from formats.logs import configure_logs
 from specs.settings import BadSettings, Settings, load_settings
 from store.artifacts import make_private
 from store.database import Database
-from store.errors import OutdatedDatabase
+from store.errors import OutdatedDatabase, StoreError, UnusableStore
 
 ADVISORY_LOCK = 7_088_119_442
 
@@ -56,29 +58,52 @@ def check_current(database: Database) -> None:
 
 def open_current(settings: Settings) -> Database:
     """The database of an installation whose data folder is there; OutdatedDatabase if it was not migrated."""
-    make_private(settings.home)
-    database = Database.of(settings)
+    database = _open(settings)
     try:
         check_current(database)
+    except SQLAlchemyError as error:
+        database.close()
+        raise unusable(error) from error
     except BaseException:
         database.close()
         raise
     return database
 
 
-def main() -> int:
+def _open(settings: Settings) -> Database:
     try:
-        settings = load_settings()
-    except BadSettings as error:
-        sys.stderr.write(f"The database cannot be migrated:\n{error}\n")
-        return 2
+        make_private(settings.home)
+        return Database.of(settings)
+    except OSError as error:
+        raise UnusableStore(f"The data folder PRUNEYARD_HOME cannot be used: {error.strerror}.") from error
+    except (SQLAlchemyError, ImportError) as error:
+        raise UnusableStore("PRUNEYARD_DATABASE_URL is not a URL of a database that can be used here.") from error
+
+
+def unusable(error: SQLAlchemyError) -> UnusableStore:
+    """What a database that cannot be opened says, in one line; never its URL, which may hold a password."""
+    lines = str(getattr(error, "orig", None) or "it cannot be opened").splitlines()
+    return UnusableStore(f"The database cannot be used: {lines[0]}.")
+
+
+def main() -> int:
     configure_logs()
-    make_private(settings.home)
-    database = Database.of(settings)
-    migrate(database, *sys.argv[1:2])
-    sys.stdout.write(f"The database is at version {current_revision(database)}.\n")
+    try:
+        database = _open(load_settings())
+        migrate(database, *sys.argv[1:2])
+        revision = current_revision(database)
+    except SQLAlchemyError as error:
+        return _complain(unusable(error))
+    except (BadSettings, StoreError, CommandError) as error:
+        return _complain(error)
+    sys.stdout.write(f"The database is at version {revision}.\n")
     database.close()
     return 0
+
+
+def _complain(error: Exception) -> int:
+    sys.stderr.write(f"The database cannot be migrated:\n{error}\n")
+    return 2
 
 
 if __name__ == "__main__":

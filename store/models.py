@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,7 @@ def find_model(session: Session, reference: str) -> Model:
     for query in (by_id, by_alias, by_name):
         if (model := session.scalar(query)) is not None:
             return model
-    raise NotFound("model")
+    raise NotFound("model", "id, alias or name")
 
 
 def list_models(session: Session, *, before: int | None = None, limit: int = 50) -> list[Model]:
@@ -85,9 +86,10 @@ def delete_model(session: Session, model_id: str) -> None:
     aliases = aliases_of(session, [model.id])[model.id]
     if aliases:
         raise Conflict(f"The alias {aliases[0]!r} points at this model; move or delete the alias first.")
-    waiting = select(Job.id).where(Job.status.in_(("queued", "running", "paused")), Job.spec.contains(model.id))
-    if (job := session.scalar(waiting.limit(1))) is not None:
-        raise Conflict(f"The unfinished job {job} needs this model; cancel it first.")
+    unfinished = select(Job).where(Job.status.in_(("queued", "running", "paused")), Job.spec.contains(model.id))
+    for job in session.scalars(unfinished):
+        if json.loads(job.spec).get("model") == model.id:
+            raise Conflict(f"The unfinished job {job.id} needs this model; cancel it first.")
     session.delete(model)
 
 
@@ -110,5 +112,5 @@ def delete_alias(session: Session, alias: str) -> None:
     """Removes an alias; the model stays."""
     row = session.get(Alias, alias)
     if row is None:
-        raise NotFound("alias")
+        raise NotFound("alias", "name")
     session.delete(row)

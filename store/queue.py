@@ -31,6 +31,11 @@ class Claim:
     job_id: str
     attempt: int
 
+    @property
+    def name(self) -> str:
+        """Tells this attempt from all others, in names of files."""
+        return f"{self.job_id}-{self.attempt}"
+
 
 def enqueue(session: Session, *, kind: str, name: str, spec: str, priority: int = 0) -> Job:
     """A new job at the end of the queue; `spec` is JSON."""

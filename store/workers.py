@@ -7,6 +7,7 @@ A worker of the same place (machine, boot and process namespace) is dead as soon
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -14,10 +15,11 @@ from collections.abc import Sequence
 
 import psutil
 from sqlalchemy import delete, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from store.database import Database
-from store.errors import StoreBusy
+from store.errors import StoreError
 from store.liveness import process_runs, this_place
 from store.queue import requeue_lost
 from store.tables import Job, Worker, now
@@ -89,12 +91,10 @@ class Watch:
             return [worker for worker in list_workers(session) if not self._is_dead(worker)]
 
     def keep_sweeping(self, stop: threading.Event, *, interval_seconds: float) -> None:
-        """Sweeps until `stop` is set; a database that is busy is looked at again later."""
+        """Sweeps until `stop` is set; a database that is busy, or a full disk, is looked at again later."""
         while not stop.wait(interval_seconds):
-            try:
+            with contextlib.suppress(StoreError, SQLAlchemyError):
                 self.sweep()
-            except StoreBusy:
-                continue
 
     def _is_dead(self, worker: Worker) -> bool:
         if worker.place == self._place and not process_runs(worker.pid, created=worker.pid_created):

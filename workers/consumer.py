@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 import structlog
@@ -13,8 +14,9 @@ import structlog
 from specs.settings import Settings
 from store import queue, workers
 from store.artifacts import Artifacts
+from store.checkpoints import expire_checkpoints
 from store.database import Database
-from store.errors import LostClaim, StoreBusy
+from store.errors import LostClaim, StoreError
 from store.queue import Claim
 from workers.child import Child
 from workers.devices import ALWAYS, find_devices, may_have_graphics
@@ -23,6 +25,7 @@ from workers.heartbeat import Heartbeat
 IDLE_SECONDS = 0.3
 WATCH_SECONDS = 0.1
 SWEEP_SECONDS = 2.0
+RETRY_SECONDS = 0.5
 
 log = structlog.get_logger()
 
@@ -55,8 +58,8 @@ class Consumer:
 
     def run(self) -> int:
         """Works until asked to stop (0) or until others have declared this worker dead (1)."""
-        self._artifacts.remove_leftovers()
         self._watch.sweep()
+        self._clean_up()
         with self._database.write() as session:
             incarnation = workers.register(session, ALWAYS)
         heartbeat = Heartbeat(self._database, incarnation, ttl_seconds=self._settings.worker_ttl_seconds)
@@ -76,6 +79,12 @@ class Consumer:
             workers.sign_off(session, incarnation)
         return 0
 
+    def _clean_up(self) -> None:
+        self._artifacts.remove_leftovers()
+        days = timedelta(days=self._settings.keep_checkpoints_days)
+        for job_id in expire_checkpoints(self._database, self._artifacts, older_than=days):
+            log.info("checkpoints of an ended job removed", job=job_id)
+
     def _enter_devices(self, incarnation: str) -> None:
         devices = find_devices()
         with self._database.write() as session:
@@ -83,18 +92,21 @@ class Consumer:
 
     def _consume(self, incarnation: str, heartbeat: Heartbeat) -> None:
         while not self._stop.is_set() and not heartbeat.lost.is_set():
-            claim = self._claim(incarnation)
+            claim = self._claim(incarnation, heartbeat)
             if claim is None:
                 self._stop.wait(IDLE_SECONDS)
             else:
                 self._attend(claim, heartbeat)
 
-    def _claim(self, incarnation: str) -> Claim | None:
+    def _claim(self, incarnation: str, heartbeat: Heartbeat) -> Claim | None:
         try:
             with self._database.write() as session:
-                return queue.claim(session, incarnation)
-        except StoreBusy:
+                if workers.beat(session, incarnation):
+                    return queue.claim(session, incarnation)
+        except StoreError:
             return None
+        heartbeat.lost.set()
+        return None
 
     def _attend(self, claim: Claim, heartbeat: Heartbeat) -> None:
         log.info("job starts", job=claim.job_id, attempt=claim.attempt)
@@ -108,7 +120,9 @@ class Consumer:
             # Whatever happened, nothing of this job runs on.
             code = child.code
             child.kill()
-        self._settle(claim, verdict, code)
+        if verdict != "abandon":
+            self._settle(claim, verdict, code, heartbeat)
+        self._artifacts.remove_leftovers_of(claim.name)
 
     def _watch_over(self, child: Child, claim: Claim, heartbeat: Heartbeat) -> Verdict:
         progress = Progress(since=time.monotonic())
@@ -126,7 +140,7 @@ class Consumer:
         try:
             with self._database.read() as session:
                 job = queue.find_job(session, claim.job_id)
-        except StoreBusy:
+        except StoreError:
             return "go on"
         if job.attempt != claim.attempt or job.status != "running":
             # Its child may be just about to end, having written the job's end itself.
@@ -135,26 +149,32 @@ class Consumer:
             return "cancel"
         return "stalled" if progress.stalls(job.step, self._settings.stall_seconds) else "go on"
 
-    def _settle(self, claim: Claim, verdict: Verdict, code: int | None) -> None:
-        """Writes the job's end unless the child has done so."""
-        try:
-            with self._database.write() as session:
-                if verdict == "cancel":
-                    queue.cancelled(session, claim)
-                elif verdict == "stalled":
-                    seconds = f"{self._settings.stall_seconds:g}"
-                    message = f"The job made no step for {seconds} seconds and was stopped."
-                    queue.fail(session, claim, reason="stalled", message=message)
-                elif verdict == "stop":
-                    queue.release(
-                        session, claim, message="The worker was shut down; the job goes on from its checkpoint."
-                    )
-                elif verdict == "go on":
-                    queue.crashed(session, claim, message=_how_it_died(code))
-        except LostClaim:
-            log.info("job ended", job=claim.job_id, attempt=claim.attempt, verdict=verdict, code=code)
-        else:
-            log.warning("job stopped", job=claim.job_id, attempt=claim.attempt, verdict=verdict, code=code)
+    def _settle(self, claim: Claim, verdict: Verdict, code: int | None, heartbeat: Heartbeat) -> None:
+        """Writes the job's end unless the child has done so; tries until it can, or others have taken the job."""
+        while not heartbeat.lost.is_set():
+            try:
+                self._write_end(claim, verdict, code)
+            except LostClaim:
+                log.info("job ended", job=claim.job_id, attempt=claim.attempt, verdict=verdict, code=code)
+                return
+            except StoreError as error:
+                log.warning("the end of a job cannot be written yet", job=claim.job_id, error=str(error))
+                time.sleep(RETRY_SECONDS)
+            else:
+                log.warning("job stopped", job=claim.job_id, attempt=claim.attempt, verdict=verdict, code=code)
+                return
+
+    def _write_end(self, claim: Claim, verdict: Verdict, code: int | None) -> None:
+        with self._database.write() as session:
+            if verdict == "cancel":
+                queue.cancelled(session, claim)
+            elif verdict == "stalled":
+                message = f"The job made no step for {self._settings.stall_seconds:g} seconds and was stopped."
+                queue.fail(session, claim, reason="stalled", message=message)
+            elif verdict == "stop":
+                queue.release(session, claim, message="The worker was shut down; the job goes on from its checkpoint.")
+            else:
+                queue.crashed(session, claim, message=_how_it_died(code))
 
 
 def _how_it_died(code: int | None) -> str:

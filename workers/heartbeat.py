@@ -9,7 +9,6 @@ import structlog
 
 from store import workers
 from store.database import Database
-from store.errors import StoreBusy
 
 BEATS_PER_TTL = 10
 FENCE_SHARE = 0.6
@@ -46,7 +45,7 @@ class Heartbeat:
         while not self._stop.wait(self._interval) and not self.lost.is_set():
             try:
                 known = self._beat()
-            except StoreBusy as error:
+            except Exception as error:  # a full disk, a lost server: whatever it is, no beat was written
                 log.warning("a heartbeat could not be written", error=str(error))
                 known = time.monotonic() - last < self._patience
             else:

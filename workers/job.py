@@ -5,9 +5,11 @@ It carries ids only and loads the spec itself. It writes its own end: success, f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
+from pathlib import Path
 from pkgutil import resolve_name
 
 import psutil
@@ -15,7 +17,15 @@ import structlog
 
 from formats.files import DamagedFiles
 from formats.logs import configure_logs
-from nets.errors import BatchTooSmall, CheckpointLost, DeviceUnavailable, Interrupted, NonFiniteLoss, is_out_of_memory
+from nets.errors import (
+    BatchTooSmall,
+    CheckpointLost,
+    DeviceUnavailable,
+    Interrupted,
+    NonFiniteLoss,
+    TooLarge,
+    is_out_of_memory,
+)
 from specs.jobs import parse_job
 from specs.settings import Settings
 from store import queue
@@ -31,6 +41,7 @@ DATABASE_BUSY = 4
 
 REASONS: dict[type[Exception], str] = {
     NonFiniteLoss: "non_finite_loss",
+    TooLarge: "out_of_memory",
     BatchTooSmall: "bad_batch_size",
     CheckpointLost: "no_valid_checkpoint",
     DamagedFiles: "damaged_model",
@@ -51,7 +62,7 @@ def main() -> int:
     settings = Settings()
     database = Database.of(settings)
     try:
-        return _run(Run(settings, database, Artifacts(settings.home), claim, stop))
+        return _run(Run(settings, database, Artifacts(settings.home, owner=claim.name), claim, stop))
     finally:
         database.close()
 
@@ -65,7 +76,9 @@ def _obey(stop: threading.Event) -> None:
 
 
 def _give_way() -> None:
-    """Lowers the priority of this process: predictions come first."""
+    """Lowers the priority of this process: predictions come first, and it is the first to go when memory runs out."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", "ascii")
     process = psutil.Process()
     if sys.platform == "win32":
         process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)

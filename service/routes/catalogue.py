@@ -115,7 +115,7 @@ def get_limits(house: TheHouse) -> Limits:
     return Limits(
         max_body_bytes=settings.max_body_bytes,
         max_pixels=settings.max_pixels,
-        max_images_per_request=MAX_IMAGES,
+        max_images_per_request=min(MAX_IMAGES, settings.max_queued_images),
         max_queued_images=settings.max_queued_images,
         image_formats=list(FORMATS),
         image_media_types=list(MEDIA_TYPES),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import APIRouter, Body, Header, HTTPException, Query, Response
 
 from service import examples
 from service.house import TheDatabase
@@ -29,13 +29,19 @@ IdempotencyKey = Annotated[
 ]
 
 
+DryRun = Annotated[bool, Query(description="Ask for a quote instead; answered 501 until quotes are there.")]
+
+
 @router.post("", status_code=202, summary="Ask for a training or a pruning")
 def create_job(
     spec: Annotated[JobSpec, Body(openapi_examples=examples.JOBS)],
     database: TheDatabase,
     response: Response,
     idempotency_key: IdempotencyKey = None,
+    dry_run: DryRun = False,
 ) -> JobView:
+    if dry_run:
+        raise HTTPException(501, "Quotes are not given yet; nothing was started. Leave out dry_run to start the job.")
     with database.write() as session:
         view = job_view(session, submit(session, spec, key=idempotency_key))
     response.headers["Location"] = f"/v1/jobs/{view.id}"

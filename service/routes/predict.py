@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
+from formats.images import MEDIA_TYPES
 from service import examples
 from service.house import TheHouse
 from service.schemas import Predictions
@@ -15,19 +16,27 @@ from service.uploads import RAW, Base64Images, read_upload
 router = APIRouter(prefix="/v1/models", tags=["predictions"])
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
-FORM = {"schema": {"type": "object", "properties": {"image": {"type": "string", "format": "binary"}}}}
+FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
+FORM = {"schema": {"type": "object", "properties": {"image": FILES}}}
 JSON_BODY = {"schema": Base64Images.model_json_schema(), "example": {"images": [examples.PNG_BASE64]}}
+SHAPE = {
+    "name": "X-Shape",
+    "in": "header",
+    "description": f"Of raw pixels ({RAW}): count,height,width,channels.",
+    "schema": {"type": "string"},
+    "example": "1,8,8,1",
+}
 BODY: dict[str, Any] = {
+    "parameters": [SHAPE],
     "requestBody": {
         "required": True,
         "content": {
             "application/json": JSON_BODY,
-            "image/png": BINARY,
-            "image/jpeg": BINARY,
+            **dict.fromkeys(MEDIA_TYPES, BINARY),
             "multipart/form-data": FORM,
             RAW: BINARY,
         },
-    }
+    },
 }
 
 

@@ -79,3 +79,13 @@ def test_only_weights_of_layers_are_cut(name: str) -> None:
     for key in cut_of(network, sparsity=0.5).cut:
         layer = network.get_submodule(key.removesuffix(".weight"))
         assert isinstance(layer, nn.Conv2d | nn.Linear)
+
+
+@pytest.mark.parametrize("method", PRUNING_METHODS)
+def test_what_was_cut_before_stays_cut(method: str) -> None:
+    network = small_network("mlp")
+    cut_of(network, method, sparsity=0.9).apply(network)
+    zeros = {name: weight == 0 for name, weight in prunable_weights(network).items()}
+    again = cut_of(network, method, sparsity=0.5)
+    assert all((again.cut[name] | ~zeros[name]).all() for name in zeros)
+    assert count(again) == sum(int(zero.sum()) for zero in zeros.values())

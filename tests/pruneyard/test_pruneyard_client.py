@@ -181,3 +181,22 @@ def test_the_event_format() -> None:
         {"id": "7", "event": "x", "data": {}},
         {"id": "7", "event": "message", "data": ""},
     ]
+
+
+@pytest.mark.parametrize("image", ["/nowhere/7.png", 7, None, "."])
+def test_what_is_no_image_is_told_in_a_sentence(client: Client, image: object) -> None:
+    with pytest.raises(PruneyardError, match=r"[a-z]"):
+        client.predict("m", image)  # type: ignore[arg-type]
+    with pytest.raises(PruneyardError, match=r"[a-z]"):
+        client.predict("m", [image])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1}])
+def test_a_job_that_is_no_json_is_told_in_a_sentence(client: Client, value: object) -> None:
+    with pytest.raises(PruneyardError, match="JSON"):
+        client.train(dataset="digits", architecture="mlp", epochs=value)
+
+
+def test_a_key_with_a_line_break_is_told_in_a_sentence() -> None:
+    with pytest.raises(PruneyardError, match="API key"):
+        Client("http://127.0.0.1:1", api_key="a\nb")

@@ -96,9 +96,20 @@ def test_nothing_at_an_address_is_a_problem_too(api: TestClient, path: str) -> N
 
 
 def test_a_method_that_is_not_taken_is_a_problem_too(api: TestClient) -> None:
-    response = api.delete("/v1/jobs")
-    problem_of(response, 405)
-    assert response.headers["allow"]
+    for path, allowed in (
+        ("/v1/jobs", "GET, HEAD, POST"),
+        ("/v1/models/x", "DELETE, GET, HEAD"),
+        ("/v1/aliases/x", "DELETE, PUT"),
+        ("/v1/models/x/predict", "POST"),
+    ):
+        response = api.patch(path)
+        problem_of(response, 405)
+        assert response.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/jobs", "/docs", "/v1/datasets/digits"])
+def test_head_is_answered_wherever_get_is(api: TestClient, path: str) -> None:
+    assert api.head(path).status_code == api.get(path).status_code == 200
 
 
 def test_the_docs_page_loads_nothing_from_elsewhere(api: TestClient) -> None:

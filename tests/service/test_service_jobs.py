@@ -61,6 +61,17 @@ def test_each_schedule_is_accepted(api: TestClient, name: str) -> None:
     assert job["spec"]["schedule"]["name"] == name
 
 
+def test_whole_numbers_will_do_for_fractions(api: TestClient) -> None:
+    job = api.post("/v1/jobs", json={**GOOD, "optimizer": {"name": "sgd", "lr": 1, "weight_decay": 0}}).json()
+    assert job["spec"]["optimizer"]["lr"] == 1.0
+
+
+def test_a_quote_that_cannot_be_given_starts_nothing(api: TestClient) -> None:
+    problem_of(api.post("/v1/jobs?dry_run=true", json=GOOD), 501)
+    assert api.get("/v1/jobs").json()["items"] == []
+    assert api.post("/v1/jobs?dry_run=false", json=GOOD).status_code == 202
+
+
 def test_lists_are_paged_newest_first(api: TestClient) -> None:
     made = [api.post("/v1/jobs", json=GOOD).json()["id"] for _ in range(5)]
     assert [api.get(f"/v1/jobs/{job_id}").json()["queue_position"] for job_id in made] == [0, 1, 2, 3, 4]
@@ -120,6 +131,11 @@ BAD_FIELDS = [
     ({"batch_size": 0}, "#/batch_size"),
     ({"batch_size": 5000}, "#/batch_size"),
     ({"batch_size": 10**30}, "#/batch_size"),
+    ({"batch_size": True}, "#/batch_size"),
+    ({"batch_size": 1, "architecture": "resnet18"}, "#/batch_size"),
+    ({"seed": "0"}, "#/seed"),
+    ({"optimizer": {"name": "adam", "lr": True}}, "#/optimizer/lr"),
+    ({"architecture": {"width": 0.5}}, "#/architecture/name"),
     ({"dataset": "digit"}, "#/dataset"),
     ({"dataset": "../../etc/passwd"}, "#/dataset"),
     ({"dataset": DELETED}, "#/dataset"),
@@ -175,6 +191,7 @@ BROKEN = {
     "endless number": b'{"kind":"train","epochs":' + b"9" * 6000 + b"}",
     "list": b"[]",
     "null": b"null",
+    "surrogate key": b'{"\\ud800":1}',
     "surrogate": b'{"kind":"train","dataset":"digits","architecture":"mlp","name":"\\ud800"}',
 }
 
@@ -190,7 +207,8 @@ def test_broken_json_is_refused(api: TestClient, name: str) -> None:
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "image/png", None])
 def test_another_content_type_is_refused(api: TestClient, content_type: str | None) -> None:
     headers = {"content-type": content_type} if content_type else {}
-    problem_of(api.post("/v1/jobs", content=json.dumps(GOOD), headers=headers), 422)
+    found = problem_of(api.post("/v1/jobs", content=json.dumps(GOOD), headers=headers), 415)
+    assert "application/json" in found["detail"]
     assert api.get("/v1/jobs").json()["items"] == []
 
 

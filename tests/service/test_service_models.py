@@ -75,6 +75,13 @@ def test_a_model_in_use_is_not_deleted(trained_api: TestClient) -> None:
     assert trained_api.delete("/v1/models/tiny").status_code == 204
 
 
+def test_a_job_that_only_bears_the_name_of_a_model_does_not_hold_it(trained_api: TestClient) -> None:
+    model = trained_api.get("/v1/models/tiny").json()["id"]
+    body = {"kind": "train", "dataset": "digits", "architecture": "mlp", "name": model}
+    assert trained_api.post("/v1/jobs", json=body).status_code == 202
+    assert trained_api.delete(f"/v1/models/{model}").status_code == 204
+
+
 def test_an_alias_moves_at_once(trained_api: TestClient, test_digits: list[tuple[bytes, str]]) -> None:
     image = test_digits[0][0]
     ids = {name: trained_api.get(f"/v1/models/{name}").json()["id"] for name in ("tiny", "tiny pruned")}

@@ -173,6 +173,20 @@ def test_what_is_no_image_is_refused_and_the_next_is_answered(trained_api: TestC
     assert trained_api.post("/v1/models/tiny/predict", content=seven, headers=PNG).json() == good
 
 
+def test_the_pixels_of_a_request_are_limited_in_all(trained_api: TestClient, seven: bytes) -> None:
+    large = png(Image.new("1", (6000, 6000)))
+    assert trained_api.post("/v1/models/tiny/predict", content=large, headers=PNG).status_code == 200
+    several = trained_api.post("/v1/models/tiny/predict", files=[("image", data) for data in (large, seven, large)])
+    assert problem_of(several, 422, "#/images/2")["reason"] == "too_large"
+
+
+def test_half_a_character_is_no_text(trained_api: TestClient) -> None:
+    headers = {"content-type": "application/json"}
+    problem_of(trained_api.post("/v1/models/tiny/predict", content=b'{"\\ud800":1}', headers=headers), 400)
+    problem_of(trained_api.put("/v1/aliases/x", content=b'{"\\ud800":1}', headers=headers), 400)
+    problem_of(trained_api.post("/v1/models/tiny/predict", content=b'{"images":["\\ud800"]}', headers=headers), 422)
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from specs.settings import Settings
 from store import queue, workers
 from store.artifacts import Artifacts
-from store.checkpoints import Checkpoints, list_checkpoints
+from store.checkpoints import Checkpoints, expire_checkpoints, list_checkpoints
 from store.database import Database
 from store.errors import LostClaim, NotFound
 from store.ids import ID_PATTERN, new_id
@@ -185,3 +186,23 @@ def test_a_lost_worker_cannot_point_at_its_checkpoint(
     newest = Checkpoints(database, artifacts, claim).newest()
     assert newest is not None
     assert (newest / "state").read_text() == "good"
+
+
+def test_checkpoints_of_ended_jobs_expire(checkpoints: Checkpoints, artifacts: Artifacts, database: Database) -> None:
+    checkpoints.save(write_value("good"), epoch=1, step=0, best=True)
+    assert expire_checkpoints(database, artifacts, older_than=timedelta(0)) == [], "the job runs"
+    with database.write() as session:
+        (job,) = queue.list_jobs(session)
+        queue.fail(session, queue.Claim(job.id, 1), reason="error", message="x")
+    assert expire_checkpoints(database, artifacts, older_than=timedelta(days=1)) == []
+    assert artifacts.checkpoints(job.id).exists()
+    assert expire_checkpoints(database, artifacts, older_than=timedelta(0)) == [job.id]
+    assert not artifacts.checkpoints(job.id).exists()
+
+
+def test_only_leftovers_of_the_dead_are_removed(artifacts: Artifacts) -> None:
+    for owner in ("job_1-1", "job_1-2"):
+        path = artifacts.home / "models" / f".mdl_1.{owner}.00.tmp"
+        path.mkdir(parents=True)
+    artifacts.remove_leftovers_of("job_1-1")
+    assert [path.name for path in (artifacts.home / "models").iterdir()] == [".mdl_1.job_1-2.00.tmp"]

@@ -164,13 +164,29 @@ def test_a_training_that_diverges_fails_and_all_that_is_said_of_it_is_json(
 def test_a_job_that_cannot_be_done_says_why_and_the_worker_goes_on(shared: Settings, shared_api: TestClient) -> None:
     with running_worker(shared):
         odd = submit(shared_api, {**TINY_TRAINING, "device": "xpu"})
-        small = submit(
-            shared_api,
-            {**TINY_TRAINING, "architecture": {"name": "resnet18", "width": 0.0625}, "batch_size": 1, "epochs": 1},
+        large = submit(
+            shared_api, {**TINY_TRAINING, "architecture": {"name": "mlp", "hidden": [16384] * 16}, "image_size": 512}
         )
         assert wait_until(shared_api, odd, "failed", "succeeded")["reason"] == "device_unavailable"
-        job = wait_until(shared_api, small, "failed", "succeeded")
-        assert (job["status"], job["reason"]) == ("failed", "bad_batch_size")
+        job = wait_until(shared_api, large, "failed", "succeeded")
+        assert (job["reason"], job["attempt"]) == ("out_of_memory", 1)
+        assert "parameters" in job["message"]
+
+
+def test_nothing_is_left_behind_by_jobs_that_were_stopped(shared: Settings, shared_api: TestClient) -> None:
+    with running_worker(shared):
+        job_id = submit(shared_api, {**TINY_TRAINING, "epochs": 2, "seed": 7})
+        late = {"exporting", "measuring", None}
+        wait_for(lambda: job_of(shared_api, job_id)["phase"] in late and _has_begun(shared_api, job_id))
+        shared_api.post(f"/v1/jobs/{job_id}/cancel")
+        wait_until(shared_api, job_id, "cancelled", "succeeded")
+        quick = submit(shared_api, {**TINY_TRAINING, "epochs": 1})
+        wait_until(shared_api, quick, "succeeded")
+    assert not list(shared.home.glob("*/**/.*.tmp"))
+
+
+def _has_begun(api: TestClient, job_id: str) -> bool:
+    return job_of(api, job_id)["status"] != "queued"
 
 
 def test_the_worker_is_seen_by_the_api(shared: Settings, shared_api: TestClient) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import psutil
+
 from nets import architectures, datasets, devices, training
+from nets.memory import check_fits
 from nets.publishing import Publication
 from specs.datasets import BUILTIN_DATASETS
 from specs.jobs import TrainSpec
@@ -18,6 +21,13 @@ def train(run: Run, spec: TrainSpec) -> None:
     source = BUILTIN_DATASETS[spec.dataset.removeprefix("ds_")]
     image_size = spec.image_size or source.image_size
     data = datasets.load(source, image_size=image_size, seed=spec.seed, validation_fraction=spec.validation_fraction)
+    check_fits(
+        spec.architecture,
+        classes=len(data.classes),
+        channels=data.channels,
+        image_size=image_size,
+        available=psutil.virtual_memory().available,
+    )
     network = architectures.build(
         spec.architecture, classes=len(data.classes), channels=data.channels, image_size=image_size, seed=spec.seed
     )

@@ -36,6 +36,9 @@ def main() -> int:
         when_gone(settings.parent_pid, lambda: os._exit(1))
     try:
         return Consumer(settings, database, Artifacts(settings.home), stop).run()
+    except StoreError as error:
+        log.error("the worker cannot go on", error=str(error))
+        return 1
     finally:
         database.close()
 

@@ -54,13 +54,13 @@ class Run:
         clock = time.monotonic()
         if self._began is None:
             self._began = (clock, fraction)
+        self._progress = {
+            "epoch": epoch,
+            "epochs": epochs,
+            "fraction": round(fraction, 4),
+            "eta_seconds": self._eta(clock, fraction),
+        }
         if clock - self._reported_at >= REPORT_SECONDS:
-            self._progress = {
-                "epoch": epoch,
-                "epochs": epochs,
-                "fraction": round(fraction, 4),
-                "eta_seconds": self._eta(clock, fraction),
-            }
             self._report()
 
     def on_epoch(self, row: EpochRow) -> None:

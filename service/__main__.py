@@ -48,6 +48,7 @@ class Server(uvicorn.Server):
 
 
 def main() -> int:
+    os.umask(0o077)  # what this process writes is its user's own
     configure_logs()
     try:
         settings = load_settings()

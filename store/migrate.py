@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.resources import files
 
@@ -87,6 +88,7 @@ def unusable(error: SQLAlchemyError) -> UnusableStore:
 
 
 def main() -> int:
+    os.umask(0o077)  # what this process writes is its user's own
     configure_logs()
     try:
         database = _open(load_settings())

@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 
 def main() -> int:
+    os.umask(0o077)  # what this process writes is its user's own
     configure_logs()
     try:
         settings = load_settings()

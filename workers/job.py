@@ -54,6 +54,7 @@ log = structlog.get_logger()
 
 
 def main() -> int:
+    os.umask(0o077)  # what this process writes is its user's own
     configure_logs()
     claim = Claim(sys.argv[1], int(sys.argv[2]))
     stop = threading.Event()

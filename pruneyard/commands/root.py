@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +39,7 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         help="Train, prune and serve image classifiers over HTTP, on the machine you already have.",
     )
-    app.callback()(_options)
+    app.callback(invoke_without_command=True)(_options)
     app.command("up")(services.up)
     app.command("serve")(services.serve)
     app.command("work")(services.work)
@@ -56,7 +57,11 @@ def _options(
     url: Annotated[
         str | None, typer.Option("--url", help="Where the service is; PRUNEYARD_URL, then http://127.0.0.1:8000.")
     ] = None,
+    show_version: Annotated[bool, typer.Option("--version", is_eager=True, help="Say which version this is.")] = False,
 ) -> None:
+    if show_version:
+        console().print(Text(f"pruneyard {version('pruneyard')}"))
+        raise typer.Exit
     if url is not None:
         os.environ["PRUNEYARD_URL"] = url
 

@@ -226,3 +226,9 @@ def test_figures() -> None:
     assert figure(float("nan"), ".2f") == figure(None) == "–"
     assert [duration(value) for value in (5, 61, 3700, None)] == ["0:05", "1:01", "1:01:40", "–"]
     assert [size(value) for value in (999, 1500, 2.5e6, None)] == ["999 B", "1.5 kB", "2.5 MB", "–"]
+
+
+def test_the_version_is_said() -> None:
+    result = CliRunner().invoke(make_app(), ["--version"])
+    assert result.exit_code == 0
+    assert result.output.startswith("pruneyard ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -42,6 +43,13 @@ def test_the_bytes_of_a_model_are_all_that_is_stored(trained_api: TestClient, tr
     for model in trained_api.get("/v1/models").json()["items"]:
         directory = trained_settings.home / "models" / model["id"]
         assert model["bytes"] == sum(path.stat().st_size for path in directory.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_what_processes_write_is_for_their_user_only(trained_home: Path) -> None:
+    for path in trained_home.rglob("*"):
+        if path.name.partition(".")[0] != "pruneyard":  # made by the tests' own process
+            assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_models_are_paged(trained_api: TestClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -193,7 +194,15 @@ def test_the_worker_is_seen_by_the_api(shared: Settings, shared_api: TestClient)
     with running_worker(shared):
         wait_for(lambda: "1 alive" in shared_api.get("/readyz").json()["checks"]["workers"])
         assert "cpu" in shared_api.get("/v1/devices").json()["training"]
+        assert _health(shared) == 0
     wait_for(lambda: "none" in shared_api.get("/readyz").json()["checks"]["workers"])
+    assert _health(shared) == 1
+
+
+def _health(settings: Settings) -> int:
+    """The exit code of the health check of the worker's container."""
+    environment = {**os.environ, "PRUNEYARD_HOME": str(settings.home)}
+    return subprocess.run([sys.executable, "-m", "workers.health"], env=environment, check=False).returncode
 
 
 def test_a_worker_needs_a_database_at_its_version(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -82,7 +82,7 @@ class Artifacts:
         shutil.rmtree(doomed, ignore_errors=True)
 
     def remove_leftovers_of(self, owner: str) -> None:
-        """Removes temporary directories of a writer that is no more."""
+        """Removes temporary directories of a writer that is no more; `*` stands for any part of its name."""
         for path in self.home.glob(f"*/**/.*.{owner}.*.tmp"):
             shutil.rmtree(path, ignore_errors=True)
 

@@ -110,6 +110,8 @@ class Consumer:
 
     def _attend(self, claim: Claim, heartbeat: Heartbeat) -> None:
         log.info("job starts", job=claim.job_id, attempt=claim.attempt)
+        # What an earlier attempt left half written when its worker was killed; it may write nothing more.
+        self._artifacts.remove_leftovers_of(f"{claim.job_id}-*")
         child = Child.start(self._settings, claim, self._artifacts.job_log(claim.job_id))
         try:
             verdict = self._watch_over(child, claim, heartbeat)

@@ -206,3 +206,7 @@ def test_only_leftovers_of_the_dead_are_removed(artifacts: Artifacts) -> None:
         path.mkdir(parents=True)
     artifacts.remove_leftovers_of("job_1-1")
     assert [path.name for path in (artifacts.home / "models").iterdir()] == [".mdl_1.job_1-2.00.tmp"]
+    artifacts.remove_leftovers_of("job_2-*")
+    assert len(list((artifacts.home / "models").iterdir())) == 1
+    artifacts.remove_leftovers_of("job_1-*")
+    assert list((artifacts.home / "models").iterdir()) == []

@@ -59,7 +59,7 @@ class Artifacts:
     def new_directory(self, target: Path) -> Iterator[Path]:
         """An empty directory to fill; at the end of the block it becomes `target`, durably."""
         parent = make_private(target.parent)
-        filling = parent / f".{target.name}.{self._owner}.{secrets.token_hex(8)}.tmp"
+        filling = self._temporary(target)
         filling.mkdir(mode=0o700)
         try:
             with _room():
@@ -74,12 +74,16 @@ class Artifacts:
 
     def remove(self, target: Path) -> None:
         """Removes a directory: at once out of sight, then its files."""
-        doomed = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
+        doomed = self._temporary(target)
         try:
             target.rename(doomed)
         except FileNotFoundError:
             return
         shutil.rmtree(doomed, ignore_errors=True)
+
+    def _temporary(self, target: Path) -> Path:
+        """A name beside `target` that tells whose it is, whether it is being filled or removed."""
+        return target.parent / f".{target.name}.{self._owner}.{secrets.token_hex(8)}.tmp"
 
     def remove_leftovers_of(self, owner: str) -> None:
         """Removes temporary directories of a writer that is no more; `*` stands for any part of its name."""

@@ -122,9 +122,10 @@ class Consumer:
             # Whatever happened, nothing of this job runs on.
             code = child.code
             child.kill()
+        # Before the end is written: whoever sees the job ended finds nothing half written either.
+        self._artifacts.remove_leftovers_of(claim.name)
         if verdict != "abandon":
             self._settle(claim, verdict, code, heartbeat)
-        self._artifacts.remove_leftovers_of(claim.name)
 
     def _watch_over(self, child: Child, claim: Claim, heartbeat: Heartbeat) -> Verdict:
         progress = Progress(since=time.monotonic())

@@ -17,6 +17,7 @@ WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY formats formats
 COPY inference inference
+COPY ingest ingest
 COPY migrations migrations
 COPY nets nets
 COPY pruneyard pruneyard

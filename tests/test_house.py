@@ -25,7 +25,7 @@ from specs.schedules import SCHEDULES
 from workers.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("formats", "inference", "nets", "pruneyard", "service", "specs", "store", "workers")
+ROOMS = ("formats", "inference", "ingest", "nets", "pruneyard", "service", "specs", "store", "workers")
 FORBIDDEN_NAMES = {"utils.py", "helpers.py", "common.py", "misc.py"}
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60

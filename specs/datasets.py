@@ -1,11 +1,55 @@
-"""Built-in data sets: what is known of them without reading them. `specs.splits` has the rule of their splits."""
+"""Data sets: what can be asked for, and the built-in ones. `specs.splits` has the rule of splits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from pydantic import Discriminator, Field, StringConstraints
+
+from specs.options import Fraction, Strict
 from specs.registry import Registry
 from specs.splits import TEST_FRACTION, share
+
+
+NAME_PATTERN = r"^\w[\w .,()+-]{0,99}$"
+
+
+class UploadSource(Strict):
+    """An archive that is uploaded afterwards: PUT /v1/datasets/{id}/content."""
+
+    kind: Literal["upload"] = "upload"
+
+
+class FolderSource(Strict):
+    """A folder on the machine of the service, below one of PRUNEYARD_DATA_ROOTS."""
+
+    kind: Literal["folder"]
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)] = Field(
+        description="Absolute path of the folder; its files are copied."
+    )
+
+
+class TorchvisionSource(Strict):
+    """A data set that torchvision knows; its files are looked for in the data folder, then downloaded."""
+
+    kind: Literal["torchvision"]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(
+        description="Which one; GET /v1/torchvision-datasets lists them.", examples=["mnist"]
+    )
+
+
+Source = Annotated[UploadSource | FolderSource | TorchvisionSource, Discriminator("kind")]
+
+
+class DatasetSpec(Strict):
+    """A data set to be made. One of the same name becomes its next version; the earlier ones stay."""
+
+    name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = Field(description="A label, not an id.")
+    source: Source = Field(default=UploadSource(), description="Where its images come from.")
+    max_rejected: Fraction = Field(
+        default=0.01, description="Share of files that may be unusable; with more the data set fails."
+    )
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,31 @@ else:
 JOB_SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
 
 
-def parse_job(text: str) -> JobSpec:
+
+
+class IngestSpec(Strict):
+    """Read a data set whose content has arrived. It is not asked for as a job: the data set asks for it."""
+
+    kind: Literal["ingest"] = "ingest"
+    dataset: str = Field(description="Id of the data set, which says where its content is.")
+
+
+if TYPE_CHECKING:
+    StoredSpec = TrainSpec | PruneSpec | IngestSpec
+else:
+    StoredSpec = Annotated[JobSpec | IngestSpec, Discriminator("kind")]
+
+STORED_SPEC: TypeAdapter[StoredSpec] = TypeAdapter(StoredSpec)
+
+# A worker runs one job of each lane at a time, so that reading a data set never waits for the end of a training.
+LANES: tuple[tuple[str, ...], ...] = (("train", "prune"), ("ingest",))
+
+
+def lane_of(kind: str) -> tuple[str, ...]:
+    """The kinds of jobs that wait in one queue with this kind."""
+    return next(lane for lane in LANES if kind in lane)
+
+
+def parse_job(text: str) -> StoredSpec:
     """The spec written by `model_dump_json` of a job spec."""
-    return JOB_SPEC.validate_json(text)
+    return STORED_SPEC.validate_json(text)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MEBIBYTE = 1024 * 1024
+GIBIBYTE = 1024 * MEBIBYTE
+
+
+def _split_paths(value: Any) -> Any:
+    """Paths as in PATH: separated by colons (semicolons on Windows)."""
+    return tuple(part for part in value.split(os.pathsep) if part.strip()) if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -43,6 +50,31 @@ class Settings(BaseSettings):
     )
     keep_checkpoints_days: Annotated[float, Field(ge=0, le=36500)] = Field(
         default=7.0, description="Of jobs that failed or were cancelled."
+    )
+    data_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split_paths)] = Field(
+        default=(), description="Folders of this machine whose subfolders may be read as data sets."
+    )
+    max_upload_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=20 * GIBIBYTE, description="Of the archive of one data set, packed and unpacked."
+    )
+    max_image_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=50 * MEBIBYTE, description="Of one image file in a data set."
+    )
+    max_dataset_files: Annotated[int, Field(ge=1)] = Field(default=500_000, description="In the archive of a data set.")
+    ingest_memory_bytes: Annotated[int, Field(ge=512 * MEBIBYTE)] = Field(
+        default=4 * GIBIBYTE, description="Address space of the process that reads a data set."
+    )
+    ingest_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=3600.0, description="Of processor time to read one data set."
+    )
+    array_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=10 * GIBIBYTE, description="Of decoded images; the least recently used go first."
+    )
+    keep_uploads_days: Annotated[float, Field(ge=0, le=36500)] = Field(
+        default=7.0, description="Uploads that nobody finished."
+    )
+    upload_idle_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=60.0, description="An upload that brings nothing for so long is broken off; it can be taken up again."
     )
     shutdown_grace_seconds: Annotated[float, Field(gt=0)] = Field(
         default=20.0, description="What a training gets to write its checkpoint when the worker is asked to stop."

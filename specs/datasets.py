@@ -11,7 +11,6 @@ from specs.options import Fraction, Strict
 from specs.registry import Registry
 from specs.splits import TEST_FRACTION, share
 
-
 NAME_PATTERN = r"^\w[\w .,()+-]{0,99}$"
 
 

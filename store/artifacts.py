@@ -1,4 +1,4 @@
-"""Artifacts on disk, reached by id: models, checkpoints, exported graphs.
+"""Artifacts on disk, reached by id: models, checkpoints, data sets, decoded images, exported graphs.
 
 A directory appears whole or not at all: it is written under a temporary name, its files and itself are
 synchronised to the disk, it is renamed, and its parent is synchronised. Only then may a row point at it.
@@ -51,6 +51,31 @@ class Artifacts:
         """Where all checkpoints of a job are."""
         return self.home / "checkpoints" / _checked(job_id)
 
+    def dataset(self, dataset_id: str) -> Path:
+        """Where a data set's files are."""
+        return self.home / "datasets" / _checked(dataset_id)
+
+    def array(self, dataset_id: str, *, size: int, channels: int) -> Path:
+        """Where the images of a data set are, decoded at this size."""
+        return self.home / "arrays" / f"{_checked(dataset_id)}-{size}-{channels}"
+
+    def arrays(self, dataset_id: str = "") -> list[Path]:
+        """Decoded images that are there: of one data set, or of all."""
+        prefix = f"{_checked(dataset_id)}-" if dataset_id else ""
+        return [path for path in self.home.glob(f"arrays/{prefix}*") if not path.name.startswith(".")]
+
+    def upload(self, dataset_id: str) -> Path:
+        """The file that takes the content of a data set as it comes in."""
+        return make_private(self.home / "uploads") / _checked(dataset_id)
+
+    def uploads(self) -> list[Path]:
+        """All such files."""
+        return [path for path in self.home.glob("uploads/*") if ID_PATTERN.fullmatch(path.name)]
+
+    def downloads(self) -> Path:
+        """Where files of known data sets are kept: downloaded ones, and ones that users place there."""
+        return make_private(self.home / "downloads")
+
     def job_log(self, job_id: str) -> Path:
         """Where the output of a job's process goes."""
         return make_private(self.home / "logs") / f"{_checked(job_id)}.log"
@@ -62,7 +87,7 @@ class Artifacts:
         filling = self._temporary(target)
         filling.mkdir(mode=0o700)
         try:
-            with _room():
+            with room():
                 yield filling
                 for path in filling.iterdir():
                     _synchronise(path)
@@ -118,7 +143,7 @@ class GraphCache:
     def put(self, key: str, data: bytes) -> None:
         """Keeps a graph under this key."""
         temporary = self._path(key).with_suffix(f".{secrets.token_hex(8)}.tmp")
-        with _room():
+        with room():
             temporary.write_bytes(data)
             _synchronise(temporary)
             temporary.replace(self._path(key))
@@ -153,7 +178,8 @@ def _is_stale(path: Path) -> bool:
 
 
 @contextmanager
-def _room() -> Iterator[None]:
+def room() -> Iterator[None]:
+    """Turns the errors of a full disk into StorageFull."""
     try:
         yield
     except OSError as error:

@@ -8,17 +8,18 @@ thought dead and comes back can change nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
+from specs.jobs import lane_of
 from store.errors import Conflict, KeyReused, LostClaim, NotFound
 from store.events import record
 from store.ids import new_id
-from store.tables import IdempotencyKey, Job, now
+from store.tables import Dataset, IdempotencyKey, Job, now
 
 MAX_CRASHES = 3
 ENDED = ("succeeded", "failed", "cancelled")
@@ -91,15 +92,17 @@ def queue_position(session: Session, job: Job) -> int | None:
     if job.status != "queued":
         return None
     earlier = or_(Job.priority > job.priority, (Job.priority == job.priority) & (Job.number < job.number))
-    count = session.scalar(select(func.count()).select_from(Job).where(Job.status == "queued", earlier))
+    same_lane = Job.kind.in_(lane_of(job.kind))
+    count = session.scalar(select(func.count()).select_from(Job).where(Job.status == "queued", same_lane, earlier))
     return count or 0
 
 
-def claim(session: Session, worker: str) -> Claim | None:
-    """Takes the first queued job for this worker, if there is one."""
+def claim(session: Session, worker: str, *, kinds: Sequence[str] | None = None) -> Claim | None:
+    """Takes the first queued job for this worker, of these kinds or of any, if there is one."""
+    queued = Job.status == "queued"
     query = (
         select(Job)
-        .where(Job.status == "queued")
+        .where(queued if kinds is None else queued & Job.kind.in_(kinds))
         .order_by(Job.priority.desc(), Job.number)
         .limit(1)
         # PostgreSQL: rows that another worker is just taking are passed over. SQLite has one writer at a time.
@@ -216,6 +219,15 @@ def _end(session: Session, job: Job, status: str, *, reason: str | None = None, 
     job.status, job.reason, job.message = status, reason, message
     job.owner, job.phase, job.finished_at = None, None, now()
     _record_state(session, job)
+    if status != "succeeded":
+        _fail_dataset(session, job)
+
+
+def _fail_dataset(session: Session, job: Job) -> None:
+    """A data set whose reading ended without success, however it ended, is not read any more."""
+    reading = (Dataset.job_id == job.id) & (Dataset.status == "processing")
+    reason = "cancelled" if job.status == "cancelled" else job.reason
+    session.execute(update(Dataset).where(reading).values(status="failed", reason=reason, message=job.message))
 
 
 def _record_state(session: Session, job: Job) -> None:

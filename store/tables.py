@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 JOB_STATUSES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
+DATASET_STATUSES = ("uploading", "processing", "ready", "failed")
 
 # SQLite numbers rows by itself only where the key is exactly INTEGER.
 BigKey = BigInteger().with_variant(Integer, "sqlite")
@@ -154,11 +155,35 @@ class Checkpoint(Table):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class Dataset(Table):
+    """A data set that somebody brought: its files do not change once it is ready. `facts` say what is in it."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (
+        CheckConstraint(f"status IN {DATASET_STATUSES}", name="dataset_status"),
+        UniqueConstraint("name", "version", name="dataset_version"),
+    )
+
+    number: Mapped[int] = mapped_column(BigKey, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    name: Mapped[str] = mapped_column(String(100))
+    version: Mapped[int]
+    status: Mapped[str] = mapped_column(String(12))
+    spec: Mapped[dict[str, Any]]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), unique=True, default=None)
+    reason: Mapped[str | None] = mapped_column(String(40), default=None)
+    message: Mapped[str | None] = mapped_column(Text, default=None)
+    facts: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)
+    rejected: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    ready_at: Mapped[datetime | None] = mapped_column(default=None)
+
+
 class Model(Table):
     """A published model; its files are immutable, its name and aliases are not part of them."""
 
     __tablename__ = "models"
-    __table_args__ = (Index("model_name", "name", "number"),)
+    __table_args__ = (Index("model_name", "name", "number"), Index("model_dataset", "dataset"))
 
     number: Mapped[int] = mapped_column(BigKey, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(40), unique=True)

@@ -1,4 +1,4 @@
-"""Batches of training images out of memory.
+"""Batches of training images.
 
 The order is a permutation that (seed, epoch) decides; to take up an epoch is to skip batches.
 An epoch's last batch holds what is left over. If that is one image, it joins the batch before: batch normalisation
@@ -37,7 +37,7 @@ class Batches:
         split = self.data.train
         order = permutation(len(split), seed=derived_seed("order", self.seed, epoch))
         for indices in torch.split(order, self._sizes())[skip:]:
-            pixels = augment(self.augmentation, split.pixels[indices], indices=indices, seed=self.seed, epoch=epoch)
+            pixels = augment(self.augmentation, split.images(indices), indices=indices, seed=self.seed, epoch=epoch)
             yield normalised(pixels, self.data, self.device), split.labels[indices].to(self.device)
 
     def _sizes(self) -> list[int]:

@@ -1,9 +1,9 @@
-"""Images with labels in memory, split by the rule of specs/splits.py."""
+"""Images with labels, split by the rule of specs/splits.py."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import math
 from dataclasses import dataclass
 from pkgutil import resolve_name
 
@@ -13,19 +13,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from formats.images import ImageShape, resize_pixels
+from nets.pixels import Pixels
 from specs.datasets import BuiltinDataset
 from specs.splits import Splits, split_contents
 
 
 @dataclass(frozen=True)
 class Split:
-    """`pixels` uint8 of shape (N, H, W, C), `labels` int64 of shape (N,)."""
+    """Some of the images: `numbers` int64 (N,) are their places in `pixels`, `labels` int64 (N,)."""
 
-    pixels: Tensor
+    pixels: Pixels
+    numbers: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def images(self, indices: Tensor | None = None) -> Tensor:
+        """Images of the split, by default all: uint8 (n, H, W, C), in memory of their own."""
+        return self.pixels.take(self.numbers if indices is None else self.numbers[indices])
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Dataset:
 
     @property
     def image_size(self) -> int:
-        return int(self.train.pixels.shape[1])
+        return self.train.pixels.shape[1]
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,20 @@ class Images:
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of each image and channel, the sum of the pixels (0 to 255) and of their squares: uint64 (N, C)."""
+
+    sums: NDArray[np.uint64]
+    squares: NDArray[np.uint64]
+
+
+def moments_of(pixels: NDArray[np.uint8]) -> Moments:
+    """The moments of images in memory, uint8 (N, H, W, C)."""
+    wide = pixels.astype(np.uint64)
+    return Moments(wide.sum(axis=(1, 2)), np.square(wide).sum(axis=(1, 2)))
 
 
 def load(dataset: BuiltinDataset, *, image_size: int, seed: int, validation_fraction: float) -> Dataset:
@@ -67,36 +87,61 @@ def split_images(
     contents = [image.tobytes() for image in images.pixels]
     splits = split_contents(contents, images.labels.tolist(), seed=seed, validation_fraction=validation_fraction)
     shape = ImageShape(image_size, dataset.channels)
-    train = _split(images, splits.train, shape)
-    mean, std = _moments(train.pixels)
-    return Dataset(
-        train=train,
-        validation=_split(images, splits.validation, shape),
-        test=_split(images, splits.test, shape),
+    pixels = np.stack([resize_pixels(image, shape) for image in images.pixels])
+    return assemble(
+        Pixels(pixels),
+        moments_of(pixels),
+        labels=images.labels,
+        splits=splits,
         classes=dataset.classes,
-        channels=dataset.channels,
-        mean=mean,
-        std=std,
         fingerprint=_fingerprint(images, splits),
     )
 
 
+def assemble(
+    pixels: Pixels,
+    moments: Moments,
+    *,
+    labels: NDArray[np.int64],
+    splits: Splits,
+    classes: tuple[str, ...],
+    fingerprint: str,
+) -> Dataset:
+    """The data set of these images, `labels` (N,) being theirs; reads no pixels: mean and std are in the moments."""
+
+    def split(numbers: list[int]) -> Split:
+        places = np.array(numbers, dtype=np.int64)
+        return Split(pixels, torch.from_numpy(places), torch.from_numpy(labels[places]))
+
+    _, height, width, channels = pixels.shape
+    mean, std = _statistics(moments, splits.train, area=height * width)
+    return Dataset(
+        train=split(splits.train),
+        validation=split(splits.validation),
+        test=split(splits.test),
+        classes=classes,
+        channels=channels,
+        mean=mean,
+        std=std,
+        fingerprint=fingerprint,
+    )
+
+
+def _statistics(moments: Moments, numbers: list[int], *, area: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, pixels being 0 to 1."""
+    # Python's integers hold the sums and their squares exactly, so the order of the images changes no bit.
+    count = area * len(numbers)
+    sums, squares = (column[numbers].sum(axis=0).tolist() for column in (moments.sums, moments.squares))
+    mean = tuple(total / (255 * count) for total in sums)
+    spread = [
+        math.sqrt(count * square - total * total) / (255 * count) for total, square in zip(sums, squares, strict=True)
+    ]
+    # A channel that never varies would divide by zero.
+    return mean, tuple(value if value > 0 else 1.0 for value in spread)
+
+
 def _sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
-
-
-def _split(images: Images, numbers: Iterable[int], shape: ImageShape) -> Split:
-    order = list(numbers)
-    pixels = np.stack([resize_pixels(images.pixels[number], shape) for number in order])
-    return Split(torch.from_numpy(pixels), torch.from_numpy(images.labels[order]))
-
-
-def _moments(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    levels = pixels.to(torch.float64) / 255
-    mean = levels.mean(dim=(0, 1, 2)).tolist()
-    std = levels.std(dim=(0, 1, 2), correction=0).tolist()
-    # A channel that never varies would divide by zero.
-    return tuple(mean), tuple(value if value > 0 else 1.0 for value in std)
 
 
 def _fingerprint(images: Images, splits: Splits) -> str:

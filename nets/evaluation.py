@@ -29,9 +29,9 @@ def evaluate(network: nn.Module, split: Split, data: Dataset, *, batch_size: int
     was_training = network.training
     network.eval()
     with torch.inference_mode():
-        batches = zip(torch.split(split.pixels, batch_size), torch.split(split.labels, batch_size), strict=True)
-        for pixels, labels in batches:
-            logits = network(normalised(pixels, data, device)).cpu()
+        for indices in torch.split(torch.arange(len(split)), batch_size):
+            labels = split.labels[indices]
+            logits = network(normalised(split.images(indices), data, device)).cpu()
             loss += cross_entropy(logits, labels, reduction="sum").item()
             cells += torch.bincount(labels * classes + logits.argmax(dim=1), minlength=classes * classes)
     network.train(was_training)

@@ -116,7 +116,7 @@ def _golden(network: nn.Module, data: Dataset) -> dict[str, NDArray[Any]]:
     """A few validation images, spread over the split and so over the classes, with the network's logits."""
     split = data.validation
     count = min(GOLDEN_IMAGES, len(split))
-    pixels = split.pixels[torch.linspace(0, len(split) - 1, count).long()]
+    pixels = split.images(torch.linspace(0, len(split) - 1, count).long())
     with torch.inference_mode():
         logits = network(normalised(pixels, data, torch.device("cpu")))
     return {"pixels": pixels.contiguous().numpy(), "logits": logits.contiguous().numpy()}

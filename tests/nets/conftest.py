@@ -131,7 +131,7 @@ def few(digits: Dataset) -> Dataset:
 
     def spread(split: Split, count: int) -> Split:
         numbers = torch.linspace(0, len(split) - 1, count).long()
-        return Split(split.pixels[numbers], split.labels[numbers])
+        return Split(split.pixels, split.numbers[numbers], split.labels[numbers])
 
     return Dataset(
         train=spread(digits.train, 50),

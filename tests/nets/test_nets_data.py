@@ -21,7 +21,7 @@ SETS = list(BUILTIN_DATASETS.values())
 
 
 def contents(split: Split) -> set[bytes]:
-    return {image.numpy().tobytes() for image in split.pixels}
+    return {image.numpy().tobytes() for image in split.images()}
 
 
 def load(dataset: BuiltinDataset, **changes: Any) -> Dataset:
@@ -42,7 +42,7 @@ def test_splits_have_the_sizes_of_the_catalogue_and_share_nothing(dataset: Built
 @pytest.mark.parametrize("dataset", SETS, ids=lambda dataset: dataset.name)
 def test_the_seed_moves_validation_but_never_the_test_split(dataset: BuiltinDataset) -> None:
     first, second = load(dataset, seed=0), load(dataset, seed=1)
-    assert torch.equal(first.test.pixels, second.test.pixels)
+    assert torch.equal(first.test.images(), second.test.images())
     assert contents(first.validation) != contents(second.validation)
     assert first.fingerprint != second.fingerprint
 
@@ -57,7 +57,7 @@ def test_the_order_of_the_images_changes_nothing(dataset: BuiltinDataset) -> Non
         for images in (Images(pixels, labels), Images(pixels[order], labels[order]))
     )
     assert first.fingerprint == second.fingerprint
-    assert torch.equal(first.train.pixels, second.train.pixels)
+    assert torch.equal(first.train.images(), second.train.images())
     assert torch.equal(first.validation.labels, second.validation.labels)
 
 
@@ -67,12 +67,12 @@ def test_the_fingerprint_does_not_depend_on_the_size_asked_for() -> None:
 
 def test_training_images_are_resized_as_served_ones() -> None:
     small, large = load(SETS[0]), load(SETS[0], image_size=16)
-    wanted = resize_pixels(small.train.pixels[7, :, :, 0].numpy(), ImageShape(16, 1))
-    assert np.array_equal(large.train.pixels[7].numpy(), wanted)
+    wanted = resize_pixels(small.train.images()[7, :, :, 0].numpy(), ImageShape(16, 1))
+    assert np.array_equal(large.train.images()[7].numpy(), wanted)
 
 
 def test_training_images_are_normalised_by_their_own_moments(digits: Dataset) -> None:
-    images = normalised(digits.train.pixels, digits, torch.device("cpu"))
+    images = normalised(digits.train.images(), digits, torch.device("cpu"))
     assert abs(images.mean().item()) < 1e-4
     assert images.std().item() == pytest.approx(1, abs=1e-3)
     assert images.shape == (len(digits.train), 1, 8, 8)
@@ -103,7 +103,7 @@ def test_every_image_comes_once_an_epoch(few: Dataset, batch_size: int) -> None:
     loader = batches(few, batch_size=batch_size, augmentation=AUGMENTATIONS["none"].options())
     seen = list(loader.of_epoch(0))
     images = torch.cat([images for images, _ in seen])
-    wanted = normalised(few.train.pixels, few, torch.device("cpu"))
+    wanted = normalised(few.train.images(), few, torch.device("cpu"))
     assert len(seen) == len(loader)
     assert sorted(image.numpy().tobytes() for image in images) == sorted(image.numpy().tobytes() for image in wanted)
     assert batch_size == 1 or min(len(labels) for _, labels in seen) > 1
@@ -129,7 +129,7 @@ def test_epochs_and_seeds_have_orders_of_their_own(few: Dataset) -> None:
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_an_augmentation_depends_on_seed_epoch_and_index_alone(few: Dataset, name: str) -> None:
-    options, pixels, indices = AUGMENTATIONS[name].options(), few.train.pixels, torch.arange(50)
+    options, pixels, indices = AUGMENTATIONS[name].options(), few.train.images(), torch.arange(50)
     whole = augment(options, pixels, indices=indices, seed=3, epoch=2)
     parts = [augment(options, pixels[part], indices=part, seed=3, epoch=2) for part in indices.flip(0).split(7)]
     assert whole.shape == pixels.shape

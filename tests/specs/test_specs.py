@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from formats.digits import read_digits
 from specs.architectures import ARCHITECTURES
 from specs.augmentations import AUGMENTATIONS
-from specs.datasets import BUILTIN_DATASETS, split_sizes
 from specs.jobs import JOB_SPEC, parse_job
 from specs.optimizers import OPTIMIZERS
 from specs.options import Entry, Options
@@ -18,7 +16,6 @@ from specs.problems import field_problems
 from specs.registry import Registry, UnknownName
 from specs.schedules import SCHEDULES
 from specs.settings import BadSettings, is_loopback, load_settings
-from specs.splits import split_contents
 
 TRAIN: dict[str, Any] = {"kind": "train", "dataset": "digits", "architecture": "mlp"}
 CHOICES: dict[str, Registry[Entry]] = {
@@ -78,29 +75,6 @@ def test_a_registry_offers_the_nearest_name() -> None:
     with pytest.raises(UnknownName, match="Known: mlp"):
         ARCHITECTURES["../../etc"]
     assert "resnet81" not in ARCHITECTURES
-
-
-@pytest.mark.parametrize("fraction", [0.01, 0.2, 0.5, 0.9])
-def test_split_sizes_are_known_without_the_images(fraction: float) -> None:
-    pixels, labels = read_digits()
-    contents = [image.tobytes() for image in pixels]
-    splits = split_contents(contents, labels.tolist(), seed=3, validation_fraction=fraction)
-    sizes = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
-    assert sizes == split_sizes(BUILTIN_DATASETS["digits"], fraction)
-
-
-def test_twins_are_never_parted_and_order_changes_nothing() -> None:
-    contents = [bytes([n // 3]) for n in range(90)]  # three of each
-    labels = [0] * 90
-    splits = split_contents(contents, labels, seed=0, validation_fraction=0.3)
-    parts = [{contents[number] for number in part} for part in (splits.train, splits.validation, splits.test)]
-    assert not parts[0] & parts[1]
-    assert not (parts[0] | parts[1]) & parts[2]
-    backwards = split_contents(contents[::-1], labels, seed=0, validation_fraction=0.3)
-    assert {contents[::-1][number] for number in backwards.test} == parts[2]
-    other_seed = split_contents(contents, labels, seed=1, validation_fraction=0.3)
-    assert other_seed.test == splits.test
-    assert other_seed.validation != splits.validation
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])

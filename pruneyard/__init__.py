@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pruneyard.client import Client
-    from pruneyard.errors import ApiError, JobFailed, NotReachable, PruneyardError, WaitTimeout
+    from pruneyard.errors import ApiError, DatasetFailed, JobFailed, NotReachable, PruneyardError, WaitTimeout
 
-__all__ = ["ApiError", "Client", "JobFailed", "NotReachable", "PruneyardError", "WaitTimeout"]
+__all__ = ["ApiError", "Client", "DatasetFailed", "JobFailed", "NotReachable", "PruneyardError", "WaitTimeout"]
 
 
 def __getattr__(name: str) -> object:

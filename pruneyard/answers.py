@@ -14,10 +14,12 @@ class FieldProblem(TypedDict, total=False):
 
 
 class Progress(TypedDict, total=False):
-    """How far a job is; `fraction` from 0 to 1."""
+    """How far a job is: a training in epochs, the reading of a data set in files; `fraction` from 0 to 1."""
 
-    epoch: int
-    epochs: int
+    epoch: int | None
+    epochs: int | None
+    done: int | None
+    total: int | None
     fraction: float
     eta_seconds: float | None
 
@@ -84,15 +86,101 @@ class Model(_ModelCore, total=False):
     created_at: str
 
 
-class Dataset(TypedDict, total=False):
-    """A data set."""
+class _UploadCore(TypedDict):
+    received: int
 
+
+class UploadState(_UploadCore, total=False):
+    """How much of the content has arrived, of how much, and how much the service takes, all in bytes."""
+
+    total: int | None
+    max_bytes: int
+
+
+class RejectedFile(TypedDict, total=False):
+    """A file of a data set that could not be used: `reason` is a word, `message` a sentence."""
+
+    path: str
+    reason: str
+    message: str
+
+
+class ImageSizes(TypedDict, total=False):
+    """Width and height in pixels: least, middle and largest, each on its own; `distinct` counts pairs."""
+
+    min: list[int]
+    median: list[int]
+    max: list[int]
+    distinct: int
+
+
+class Duplicates(TypedDict, total=False):
+    """Images beyond the first that have the same bytes, or show the same; `examples` are paths of such images."""
+
+    same_bytes: int
+    same_pixels: int
+    examples: list[list[str]]
+
+
+class ConflictExample(TypedDict, total=False):
+    """Images that show the same, with the class and the split of each; `kind` is labels or splits."""
+
+    kind: str
+    paths: list[str]
+    labels: list[str]
+    splits: list[str]
+
+
+class Conflicts(TypedDict, total=False):
+    """Contents in several splits, contents of several classes, and images left out because of these."""
+
+    splits: int
+    labels: int
+    left_out: int
+    examples: list[ConflictExample]
+
+
+class _DatasetCore(TypedDict):
     id: str
-    name: str
     status: str
+
+
+class Dataset(_DatasetCore, total=False):
+    """A data set; `status` is uploading, processing, ready or failed. What is in it is None until it is ready.
+
+    `job` is the one that reads it. `mean` and `std` are of each channel, of values from 0 to 1; `imbalance` is the
+    largest class over the smallest; `rejected` holds the first of the `rejected_count` files that were not used.
+    """
+
+    name: str
+    version: int
+    title: str
+    reason: str | None
+    message: str | None
+    job: str | None
+    upload: UploadState | None
     classes: list[str]
+    class_images: dict[str, int]
+    class_splits: dict[str, dict[str, int]]
     splits: dict[str, int]
+    splits_from: str
     images: int
+    channels: int
+    image_size: int
+    sizes: ImageSizes
+    mean: list[float]
+    std: list[float]
+    duplicates: Duplicates
+    conflicts: Conflicts
+    imbalance: float | None
+    rejected_count: int
+    rejected: list[RejectedFile]
+    warnings: list[str]
+    fingerprint: str
+    bytes: int
+    source: dict[str, Any]
+    created_at: str
+    ready_at: str | None
 
 
 class Guess(TypedDict, total=False):

@@ -1,4 +1,4 @@
-"""The command line: `pruneyard up`, `train`, `prune`, `jobs`, `models`, `predict`, `demo`, ..."""
+"""The command line: `pruneyard up`, `train`, `prune`, `datasets`, `jobs`, `models`, `predict`, `demo`, ..."""
 
 from __future__ import annotations
 

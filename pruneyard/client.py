@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Self, cast
+from os import PathLike
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import quote
 
 from pruneyard.answers import Dataset, EpochMetrics, Event, Job, Model, Predictions
-from pruneyard.connection import Connection
-from pruneyard.errors import JobFailed, NotReachable, PruneyardError, WaitTimeout
+from pruneyard.connection import Connection, checked
+from pruneyard.errors import DatasetFailed, JobFailed, NotReachable, PruneyardError, WaitTimeout
 from pruneyard.events import FINISHED, EventStream
 from pruneyard.images import Image, image_part
+from pruneyard.packing import Archive, pack
+from pruneyard.upload import OnProgress, Upload
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 POLL_SECONDS = 0.5
 OUTAGE_SECONDS = 60.0
+
+T = TypeVar("T")
+Uploadable = str | PathLike[str] | Archive
 
 
 class Client:
@@ -53,7 +60,7 @@ class Client:
     def submit(self, spec: Mapping[str, Any], idempotency_key: str | None = None) -> Job:
         """Ask for a job; the same `idempotency_key` never makes a second one."""
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4()), "Content-Type": "application/json"}
-        content = _json(spec)
+        content = _json(spec, "job")
         return cast(Job, self._connection.request("POST", "/v1/jobs", repeat=True, headers=headers, content=content))
 
     def train(self, **spec: Any) -> Job:
@@ -92,17 +99,15 @@ class Client:
         Raises JobFailed when it failed or was cancelled, WaitTimeout after `timeout` seconds.
         A service that is away for less than a minute is waited for.
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        for job in self._states(job_id):
+        last: Job | None = None
+        for last in self._states(lambda: self.job(job_id), timeout):
             if on_update is not None:
-                on_update(job)
-            if job["status"] == "succeeded":
-                return job
-            if job["status"] in FINISHED:
-                raise JobFailed(job)
-            if end is not None and time.monotonic() > end:
-                break
-        raise WaitTimeout(job_id, timeout or 0.0)
+                on_update(last)
+            if last["status"] == "succeeded":
+                return last
+            if last["status"] in FINISHED:
+                raise JobFailed(last)
+        raise WaitTimeout(f"Job {job_id}", timeout or 0.0, job_id=job_id)
 
     def models(self, **filters: Any) -> Iterator[Model]:
         """All models, fetched page by page."""
@@ -129,9 +134,84 @@ class Client:
             Predictions, self._connection.request("POST", _path("models", ref, "predict"), repeat=True, **options)
         )
 
-    def datasets(self) -> Iterator[Dataset]:
-        """All data sets, fetched page by page."""
-        return self._connection.items("/v1/datasets")
+    def datasets(self, **filters: Any) -> Iterator[Dataset]:
+        """All data sets, fetched page by page; `limit` is the size of a page."""
+        return self._connection.items("/v1/datasets", **filters)
+
+    def dataset(self, ref: str) -> Dataset:
+        """A data set by id, or the newest of a name: a ready one before any other."""
+        return cast(Dataset, self._connection.get(_path("datasets", ref)))
+
+    def create_dataset(
+        self, name: str, *, source: Mapping[str, Any] | None = None, max_rejected: float | None = None
+    ) -> Dataset:
+        """Make a data set, or the next version of its name.
+
+        `source` is `{"kind": "upload"}`, the default, whose content `upload` sends; `{"kind": "folder", "path": ...}`
+        on the service's machine; or `{"kind": "torchvision", "name": ...}`. `max_rejected` is the share of files,
+        from 0 to 1, that may be unusable.
+        """
+        body: dict[str, Any] = {"name": name, "source": dict(source or {"kind": "upload"})}
+        if max_rejected is not None:
+            body["max_rejected"] = max_rejected
+        headers = {"Content-Type": "application/json"}
+        answer = self._connection.request(
+            "POST", "/v1/datasets", repeat=False, headers=headers, content=_json(body, "data set")
+        )
+        return cast(Dataset, answer)
+
+    def upload(self, dataset_id: str, path: Uploadable, on_progress: OnProgress | None = None) -> Dataset:
+        """Send the content of a data set: a zip, tar, tar.gz or tar.zst file, or a folder.
+
+        An upload that broke off, also of another process, goes on where it stopped if the files are the same.
+        `on_progress` is called with bytes sent and bytes in all. Connections that break and a service that is
+        away for less than a minute are borne. The data set is returned as soon as all has arrived, before it is
+        read; raises DatasetFailed, PruneyardError for files that cannot be read or changed meanwhile.
+        """
+        archive = path if isinstance(path, Archive) else pack(path)
+        return Upload(self._connection, _path("datasets", dataset_id), archive, on_progress=on_progress).run()
+
+    def add_dataset(
+        self, name: str, path: Uploadable, *, max_rejected: float | None = None, on_progress: OnProgress | None = None
+    ) -> Dataset:
+        """Make a data set of a file or a folder and send it; `wait_dataset` waits until it is read.
+
+        An error while it is sent has a note with the id, for which `upload` goes on.
+        """
+        archive = path if isinstance(path, Archive) else pack(path)
+        dataset = self.create_dataset(name, max_rejected=max_rejected)
+        try:
+            return self.upload(dataset["id"], archive, on_progress)
+        except PruneyardError as error:
+            error.add_note(f"`Client.upload({dataset['id']!r}, path)` goes on with this upload.")
+            raise
+
+    def wait_dataset(
+        self, ref: str, on_update: Callable[[Dataset], object] | None = None, timeout: float | None = None
+    ) -> Dataset:
+        """The data set once it is ready; `on_update` is called with each state seen, twice a second.
+
+        Raises DatasetFailed, and WaitTimeout after `timeout` seconds. A service that is away for less than
+        a minute is waited for.
+        """
+        last: Dataset | None = None
+        for last in self._states(lambda: self.dataset(ref), timeout):
+            if on_update is not None:
+                on_update(last)
+            if last["status"] == "ready":
+                return last
+            if last["status"] == "failed":
+                raise DatasetFailed(last)
+        raise WaitTimeout(f"Data set {ref}", timeout or 0.0, job_id=last.get("job") if last else None)
+
+    def delete_dataset(self, ref: str, force: bool = False) -> None:
+        """Delete a data set; with `force` also one that models were trained on."""
+        params = {"force": "true"} if force else {}
+        self._connection.request("DELETE", _path("datasets", ref), repeat=False, params=params)
+
+    def preview(self, ref: str) -> bytes:
+        """A PNG with some images of each class."""
+        return checked(self._connection.send("GET", _path("datasets", ref, "preview.png"), repeat=True)).content
 
     def dataset_images(self, ref: str, *, split: str = "test") -> Iterator[dict[str, Any]]:
         """Images of a split, fetched page by page: `index`, `label` and `png` (base64)."""
@@ -148,15 +228,19 @@ class Client:
         body = response.json() if is_json else {}
         return {**(body if isinstance(body, dict) else {}), "ready": response.status_code == 200}
 
-    def _states(self, job_id: str) -> Iterator[Job]:
+    def _states(self, ask: Callable[[], T], timeout: float | None) -> Iterator[T]:
+        """What is answered, twice a second, until `timeout` seconds are over."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
         seen = time.monotonic()
         while True:
             try:
-                yield self.job(job_id)
+                yield ask()
                 seen = time.monotonic()
             except NotReachable:
                 if time.monotonic() - seen > OUTAGE_SECONDS:
                     raise
+            if time.monotonic() > end:
+                return
             time.sleep(POLL_SECONDS)
 
 
@@ -164,11 +248,11 @@ def _path(*parts: str) -> str:
     return "/".join(["/v1", *(quote(part, safe="") for part in parts)])
 
 
-def _json(spec: Mapping[str, Any]) -> bytes:
+def _json(spec: Mapping[str, Any], what: str) -> bytes:
     try:
         return json.dumps(dict(spec), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        raise PruneyardError(f"The job cannot be written as JSON: {error}.") from error
+        raise PruneyardError(f"The {what} cannot be written as JSON: {error}.") from error
 
 
 def _one(image: Image) -> dict[str, Any]:

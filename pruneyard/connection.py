@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -64,7 +65,7 @@ class Connection:
 
         `repeat` says that the request may arrive twice without harm.
         """
-        return _content(checked(self.send(method, path, repeat=repeat, **options)))
+        return content_of(checked(self.send(method, path, repeat=repeat, **options)))
 
     def send(self, method: str, path: str, *, repeat: bool, **options: Any) -> httpx.Response:
         """The last answer after retries, whatever its status."""
@@ -75,7 +76,7 @@ class Connection:
                 if not _worth_repeating(error, repeat=repeat):
                     raise self.not_reachable(error) from error
             else:
-                wanted = _retry_after(response) if repeat else None
+                wanted = _worth_waiting(response) if repeat else None
                 if wanted is None:
                     return response
                 delay = max(delay, wanted)  # noqa: PLW2901
@@ -112,7 +113,19 @@ def checked(response: httpx.Response) -> httpx.Response:
         detail=str(problem.get("detail") or ""),
         errors=[cast(FieldProblem, error) for error in problem.get("errors") or () if isinstance(error, dict)],
         problem=problem,
+        retry_after=_retry_after(response),
     )
+
+
+def content_of(response: httpx.Response) -> Any:
+    """The JSON of an answer, or None when it has no body."""
+    if not response.content:
+        return None
+    try:
+        return response.json()
+    except ValueError:
+        url = response.request.url
+        raise PruneyardError(f"{url} answered, but not as a Pruneyard service does; is PRUNEYARD_URL right?") from None
 
 
 def _checked_key(api_key: str) -> bytes:
@@ -136,14 +149,19 @@ def _worth_repeating(error: httpx.TransportError, *, repeat: bool) -> bool:
     return isinstance(error, httpx.ConnectError) or (repeat and isinstance(error, BROKEN))
 
 
+def _worth_waiting(response: httpx.Response) -> float | None:
+    """Seconds after which a busy service wants to be asked again, if they are few."""
+    seconds = _retry_after(response)
+    busy = response.status_code in {409, 429, 503}
+    return seconds if busy and seconds is not None and seconds <= LONGEST_RETRY_AFTER else None
+
+
 def _retry_after(response: httpx.Response) -> float | None:
-    if response.status_code not in {409, 429, 503}:
-        return None
     try:
         seconds = float(response.headers["Retry-After"])
     except (KeyError, ValueError):
         return None
-    return seconds if 0 <= seconds <= LONGEST_RETRY_AFTER else None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 def _problem(response: httpx.Response) -> dict[str, Any]:
@@ -152,13 +170,3 @@ def _problem(response: httpx.Response) -> dict[str, Any]:
     except ValueError:
         return {}
     return problem if isinstance(problem, dict) else {}
-
-
-def _content(response: httpx.Response) -> Any:
-    if not response.content:
-        return None
-    try:
-        return response.json()
-    except ValueError:
-        url = response.request.url
-        raise PruneyardError(f"{url} answered, but not as a Pruneyard service does; is PRUNEYARD_URL right?") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pruneyard.answers import FieldProblem, Job
+from pruneyard.answers import Dataset, FieldProblem, Job
 
 
 class PruneyardError(Exception):
@@ -24,7 +24,10 @@ class NotReachable(PruneyardError):
 
 
 class ApiError(PruneyardError):
-    """The service refused a request; `errors` lists the bad fields (RFC 9457 problem details)."""
+    """The service refused a request; `errors` lists the bad fields (RFC 9457 problem details).
+
+    `retry_after` is the header of this name in seconds, where it was sent.
+    """
 
     def __init__(
         self,
@@ -34,12 +37,14 @@ class ApiError(PruneyardError):
         detail: str = "",
         errors: Sequence[FieldProblem] = (),
         problem: dict[str, Any] | None = None,
+        retry_after: float | None = None,
     ) -> None:
         self.status = status
         self.title = title
         self.detail = detail
         self.errors = list(errors)
         self.problem = problem or {}
+        self.retry_after = retry_after
         super().__init__(self._text())
 
     def _text(self) -> str:
@@ -64,9 +69,29 @@ class JobFailed(PruneyardError):
         super().__init__(f"{text}\n{message}" if message else text)
 
 
-class WaitTimeout(PruneyardError, TimeoutError):
-    """A job was not finished in the time given; it goes on."""
+class DatasetFailed(PruneyardError):
+    """A data set could not be made; `dataset` is its last state, `reason` one word for programs."""
 
-    def __init__(self, job_id: str, seconds: float) -> None:
-        super().__init__(f"Job {job_id} was not finished after {seconds:g} s; it goes on.")
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.reason = dataset.get("reason")
+        named = f"Data set {dataset.get('name', '')} ({dataset.get('id', '')}) failed"
+        lines = [f"{named}: {self.reason}." if self.reason else f"{named}."]
+        lines += [dataset.get("message") or "", *rejected_lines(dataset)]
+        super().__init__("\n".join(line for line in lines if line))
+
+
+def rejected_lines(dataset: Dataset, *, most: int = 10) -> list[str]:
+    """A line for each of the first files that could not be used, and one that counts the others."""
+    files = (dataset.get("rejected") or [])[:most]
+    lines = [f"  {file.get('path')}: {file.get('message') or file.get('reason')}" for file in files]
+    others = (dataset.get("rejected_count") or 0) - len(files)
+    return [*lines, f"  and {others:,} more"] if lines and others > 0 else lines
+
+
+class WaitTimeout(PruneyardError, TimeoutError):
+    """What was waited for was not finished in the time given; it goes on."""
+
+    def __init__(self, what: str, seconds: float, *, job_id: str | None) -> None:
+        super().__init__(f"{what} was not finished after {seconds:g} s; it goes on.")
         self.job_id = job_id

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -51,11 +51,33 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else PIPE_WIDTH)
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, title: str | None = None) -> Table:
-    """A table of plain text: what users named is never read as markup."""
+def table(
+    columns: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    *,
+    title: str | None = None,
+    numbers: Collection[str] = (),
+    whole: Collection[str] = (),
+) -> Table:
+    """A table of plain text: what users named is never read as markup.
+
+    Columns of `numbers` stand to the right; those in `whole` are never folded, so that they can be copied.
+    """
     made = Table(title=title, title_justify="left")
     for column in columns:
-        made.add_column(column, overflow="fold")
+        justify: JustifyMethod = "right" if column in numbers else "left"
+        made.add_column(column, overflow="fold", justify=justify, no_wrap=column in whole)
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+def grid(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names and what they stand for, below each other; rows of which nothing is known are left out."""
+    made = Table.grid(padding=(0, 2))
+    made.add_column(no_wrap=True, style="dim")
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        if value:
+            made.add_row(Text(name), Text(value))
     return made

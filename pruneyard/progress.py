@@ -1,4 +1,4 @@
-"""A job as it runs, on a terminal or as plain lines."""
+"""A job or an upload as it runs, on a terminal or as plain lines."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as RichProgress
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -15,11 +25,14 @@ from rich.text import Text
 from pruneyard.answers import EpochMetrics, Job
 from pruneyard.client import Client
 from pruneyard.errors import ApiError
-from pruneyard.figures import duration, figure, percent
+from pruneyard.figures import duration, figure, percent, size
 
 BAR_WIDTH = 32
 # All epochs are fetched each time, so a job of very many is looked at less often.
 COST_FACTOR = 10
+# Kinds of jobs that have no epochs.
+READING = frozenset({"ingest"})
+TENTHS = 10
 
 
 def follow(client: Client, job_id: str, *, console: Console) -> Job:
@@ -51,6 +64,16 @@ def epoch_line(row: EpochMetrics, job: Job) -> str:
     return "  ".join(parts)
 
 
+def files_line(job: Job) -> str:
+    """How many files of a data set are read, and the time that is left; empty before it is known."""
+    progress = job.get("progress") or {}
+    done, total = progress.get("done"), progress.get("total")
+    if done is None:
+        return ""
+    files = f"{done:,} of {total:,} files" if total else f"{done:,} files"
+    return f"{files}  ETA {duration(progress.get('eta_seconds'))}"
+
+
 class JobDisplay:
     """Shows the states of one job; `update` takes each new one."""
 
@@ -61,6 +84,7 @@ class JobDisplay:
         self._rows: list[EpochMetrics] = []
         self._told = 0
         self._head = ""
+        self._read: tuple[str | None, int] = (None, 0)
         self._fetched: tuple[object, ...] = ()
         self._fetch_after = 0.0
 
@@ -87,6 +111,7 @@ class JobDisplay:
         now = time.monotonic()
         if (
             job["status"] == "queued"
+            or job["kind"] in READING
             or state == self._fetched
             or (stage == self._fetched[:2] and now < self._fetch_after)
         ):
@@ -105,6 +130,8 @@ class JobDisplay:
         lines: list[RenderableType] = [Text(headline(job), style="bold"), grid]
         if self._rows:
             lines.append(Text(epoch_line(self._rows[-1], job)))
+        elif job["kind"] in READING and files_line(job):
+            lines.append(Text(files_line(job)))
         return Group(*lines)
 
     def _print(self, job: Job) -> None:
@@ -115,6 +142,65 @@ class JobDisplay:
         if head != self._head:
             self._head = head
             self._line(head)
+        if job["kind"] in READING and job["status"] == "running":
+            self._print_files(job)
+
+    def _print_files(self, job: Job) -> None:
+        """A line for each tenth of a phase: where nothing moves, a line is all that shows that something does."""
+        fraction = (job.get("progress") or {}).get("fraction") or 0.0
+        read = (job.get("phase"), int(TENTHS * fraction))
+        if read != self._read and read[1]:
+            self._read = read
+            self._line(f"  {fraction:4.0%}  {files_line(job)}".rstrip())
 
     def _line(self, text: str) -> None:
         self._console.print(Text(text))
+
+
+class UploadDisplay:
+    """Shows how much of an upload of `total` bytes is sent; `update` takes each new count."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._total = total
+        self._task: TaskID | None = None
+        self._tenth = 0
+        self._bar = _upload_bar(console) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.__exit__(None, None, None)
+
+    def update(self, sent: int, total: int) -> None:
+        """Show that so many bytes are sent."""
+        if self._bar is None:
+            self._print(sent)
+        elif self._task is None:
+            # What an earlier upload sent says nothing about the speed of this one.
+            self._task = self._bar.add_task("sending", total=total, completed=sent)
+        else:
+            self._bar.update(self._task, completed=sent)
+
+    def _print(self, sent: int) -> None:
+        tenth = TENTHS * sent // max(self._total, 1)
+        if tenth > self._tenth:
+            self._tenth = tenth
+            line = f"sent {size(sent)} of {size(self._total)} ({sent / self._total:.0%})"
+            self._console.print(Text(line))
+
+
+def _upload_bar(console: Console) -> RichProgress:
+    return RichProgress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=BAR_WIDTH - 8),
+        TaskProgressColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        console=console,
+    )

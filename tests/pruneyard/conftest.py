@@ -14,6 +14,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from tests.pruneyard import data_sets
+from tests.pruneyard.data_sets import Shelf
+
 PNG = b"\x89PNG\r\n\x1a\n"
 FIELD_ERROR = {
     "pointer": "#/architecture/name",
@@ -48,6 +51,8 @@ class FakeService:
     break_answers: int = 0
     busy_answers: int = 0
     ready: bool = True
+    shelf: Shelf = field(default_factory=Shelf)
+    _return: threading.Timer | None = None
 
     def requests(self, method: str, path: str) -> list[Seen]:
         return [seen for seen in self.seen if (seen.method, seen.path) == (method, path)]
@@ -56,6 +61,26 @@ class FakeService:
         job_id = f"job_{len(self.jobs) + 1}"
         self.jobs[job_id] = {"id": job_id, "kind": "train", "name": None, "status": "queued", "result": None, **fields}
         return job_id
+
+    def start(self, port: int = 0) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), type("Bound", (Handler,), {"service": self}))
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._return is not None:
+            self._return.cancel()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def restart(self, *, away: float) -> None:
+        """Stop at once and come back at the same place after so many seconds."""
+        self.stop()
+        self._return = threading.Timer(away, self.start, kwargs={"port": self._server.server_address[1]})
+        self._return.start()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -68,7 +93,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _any(self) -> None:
         parts = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        # The content of a data set is read by its route, which may break off in the middle.
+        streamed = re.fullmatch(data_sets.CONTENT_PATH, parts.path)
+        body = b"" if streamed else self.rfile.read(int(self.headers.get("Content-Length") or 0))
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         seen = Seen(self.command, unquote(parts.path), query, dict(self.headers.items()), body)
         self.service.seen.append(seen)
@@ -186,10 +213,10 @@ ROUTES: list[tuple[str, Any]] = [
     (r"DELETE /v1/models/.+", lambda handler, _seen: handler.answer(204, None)),
     (r"PUT /v1/aliases/(.+)", lambda handler, _seen, alias: handler.answer(200, {"alias": alias})),
     (r"POST /v1/models/(.+)/predict", predict),
-    (r"GET /v1/datasets", lambda handler, seen: handler.page([{"id": "ds_digits"}], seen)),
     (r"GET /v1/datasets/digits/images", lambda handler, seen: handler.page(IMAGES, seen)),
     (r"GET /v1/architectures", lambda handler, seen: handler.page([{"name": "mlp"}], seen)),
     (r"GET /v1/architectures/mlp", lambda handler, _seen: handler.answer(200, {"name": "mlp"})),
+    *data_sets.ROUTES,
     (r"GET /readyz", lambda handler, _seen: handler.answer(200 if handler.service.ready else 503, {"workers": 1})),
 ]
 
@@ -197,12 +224,6 @@ ROUTES: list[tuple[str, Any]] = [
 @pytest.fixture
 def service() -> Iterator[FakeService]:
     fake = FakeService()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"service": fake}))
-    server.daemon_threads = True
-    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
+    fake.start()
     yield fake
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    fake.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,8 +28,37 @@ def permutation(count: int, *, seed: int) -> torch.Tensor:
 
 def draws(indices: NDArray[np.int64], *, seed: int, below: int) -> NDArray[np.int64]:
     """One number of 0 to below - 1 for each index, by SplitMix64 at position `index` of the seed's stream."""
+    return (_mixed(indices, seed) % np.uint64(below)).astype(np.int64)
+
+
+def uniform(indices: NDArray[np.int64], *, seed: int) -> NDArray[np.float64]:
+    """One number of [0, 1) for each index, a multiple of 2^-53, from the same stream."""
+    return (_mixed(indices, seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mixed(indices: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
     mixed = np.uint64(seed) + (indices.astype(np.uint64) + np.uint64(1)) * _GAMMA
     mixed = (mixed ^ (mixed >> np.uint64(30))) * _FIRST
     mixed = (mixed ^ (mixed >> np.uint64(27))) * _SECOND
-    mixed = mixed ^ (mixed >> np.uint64(31))
-    return (mixed % np.uint64(below)).astype(np.int64)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What chance decides for some images of a split, `indices` int64 (N,), in one epoch; a stream for each purpose."""
+
+    indices: NDArray[np.int64]
+    seed: int
+    epoch: int
+
+    def whole(self, purpose: str, *, below: int) -> NDArray[np.int64]:
+        """A number of 0 to below - 1 for each image."""
+        return draws(self.indices, seed=derived_seed(purpose, self.seed, self.epoch), below=below)
+
+    def uniform(self, purpose: str) -> NDArray[np.float64]:
+        """A number of [0, 1) for each image."""
+        return uniform(self.indices, seed=derived_seed(purpose, self.seed, self.epoch))
+
+    def of(self, indices: NDArray[np.int64]) -> Chance:
+        """The same for other images."""
+        return replace(self, indices=indices)

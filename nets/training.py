@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn, optim
-from torch.nn.functional import cross_entropy
+from torch import nn, optim
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nets.batches import Batches
+from nets.batches import Batch, Batches
 from nets.checkpoints import Progress, read_checkpoint, read_network, read_progress, write_checkpoint
 from nets.datasets import Dataset
 from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss
@@ -28,6 +27,7 @@ from nets.optimizers import build, set_learning_rate
 from nets.pruning import Masks
 from nets.schedules import factor
 from nets.seeds import derived_seed
+from specs.augmentations import AugmentationOptions
 from specs.optimizers import OptimizerOptions
 from specs.options import Options
 
@@ -38,7 +38,7 @@ class TrainingPlan:
 
     optimizer: OptimizerOptions
     schedule: Options
-    augmentation: Options
+    augmentation: tuple[AugmentationOptions, ...]
     epochs: int
     batch_size: int
     seed: int
@@ -145,8 +145,8 @@ def _train_epoch(run: _Run, progress: Progress) -> None:
     run.network.train()
     steps = run.plan.epochs * len(run.batches)
     clock = time.perf_counter()
-    for images, labels in run.batches.of_epoch(progress.epoch, skip=progress.step):
-        _step(run, progress, images, labels)
+    for batch in run.batches.of_epoch(progress.epoch, skip=progress.step):
+        _step(run, progress, batch)
         now = time.perf_counter()
         progress.seconds += now - clock
         clock = now
@@ -157,20 +157,19 @@ def _train_epoch(run: _Run, progress: Progress) -> None:
             raise Interrupted(progress.epoch + 1, progress.step)
 
 
-def _step(run: _Run, progress: Progress, images: Tensor, labels: Tensor) -> None:
+def _step(run: _Run, progress: Progress, batch: Batch) -> None:
     torch.manual_seed(derived_seed("step", run.plan.seed, progress.epoch, progress.step))
     set_learning_rate(run.optimizer, _learning_rate(run, progress.epoch, progress.step))
     run.optimizer.zero_grad(set_to_none=True)
-    logits = run.network(images)
-    loss = cross_entropy(logits, labels)
+    logits = run.network(batch.images)
+    loss = batch.loss(logits)
     value = loss.item()
     if not math.isfinite(value):
         raise NonFiniteLoss(progress.epoch + 1, progress.step + 1)
     loss.backward()  # type: ignore[no-untyped-call]
     run.optimizer.step()
     run.masks.apply(run.network)
-    correct = int((logits.argmax(dim=1) == labels).sum())
-    progress.count_step(images=len(labels), correct=correct, loss=value)
+    progress.count_step(images=len(batch), correct=batch.correct(logits), loss=value)
 
 
 def _learning_rate(run: _Run, epoch: int, step: int) -> float:

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, T
 from pydantic_core import PydanticCustomError
 
 from specs.architectures import Architecture
-from specs.augmentations import Augmentation
+from specs.augmentations import Augmentations
 from specs.optimizers import Optimizer
 from specs.options import Strict
 from specs.pruning import PRUNING_METHODS
@@ -41,7 +41,11 @@ class TrainSpec(Strict):
     schedule: Schedule = Field(default="constant", validate_default=True, description="Of the learning rate.")
     epochs: Epochs = Field(default=20, description="Passes over the training split.")
     batch_size: BatchSize = Field(default=64, description="Images per step; at most the training split.")
-    augmentation: Augmentation = Field(default="none", validate_default=True, description="Of training images.")
+    augmentation: Augmentations = Field(
+        default="none",
+        validate_default=True,
+        description="Of training images: a name, a name with options, or a list of up to four, applied in its order.",
+    )
     image_size: Annotated[int, Field(strict=True, ge=8, le=512)] | None = Field(
         default=None,
         description="Side in pixels that images are resized to; by default the one that GET /v1/datasets names.",
@@ -110,8 +114,6 @@ else:
     ]
 
 JOB_SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
-
-
 
 
 class IngestSpec(Strict):

@@ -41,7 +41,7 @@ def plan(**changes: Any) -> TrainingPlan:
     values: dict[str, Any] = {
         "optimizer": OPTIMIZERS["adam"].options(lr=0.01),
         "schedule": SCHEDULES["cosine"].options(),
-        "augmentation": AUGMENTATIONS["shift"].options(pixels=1),
+        "augmentation": (AUGMENTATIONS["shift"].options(pixels=1),),
         "epochs": 3,
         "batch_size": 16,
         "seed": 5,

@@ -10,7 +10,6 @@ import torch
 
 from formats.images import ImageShape, resize_pixels
 from nets import datasets, schedules
-from nets.augmentations import augment
 from nets.batches import Batches, normalised
 from nets.datasets import Dataset, Images, Split
 from specs.augmentations import AUGMENTATIONS
@@ -91,7 +90,7 @@ def test_a_channel_that_never_varies_divides_by_one() -> None:
 def batches(data: Dataset, **changes: Any) -> Batches:
     values: dict[str, Any] = {
         "batch_size": 16,
-        "augmentation": AUGMENTATIONS["shift"].options(),
+        "augmentation": (AUGMENTATIONS["shift"].options(),),
         "seed": 0,
         "device": torch.device("cpu"),
     }
@@ -100,54 +99,32 @@ def batches(data: Dataset, **changes: Any) -> Batches:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 49, 50, 64])
 def test_every_image_comes_once_an_epoch(few: Dataset, batch_size: int) -> None:
-    loader = batches(few, batch_size=batch_size, augmentation=AUGMENTATIONS["none"].options())
+    loader = batches(few, batch_size=batch_size, augmentation=(AUGMENTATIONS["none"].options(),))
     seen = list(loader.of_epoch(0))
-    images = torch.cat([images for images, _ in seen])
+    images = torch.cat([batch.images for batch in seen])
     wanted = normalised(few.train.images(), few, torch.device("cpu"))
     assert len(seen) == len(loader)
     assert sorted(image.numpy().tobytes() for image in images) == sorted(image.numpy().tobytes() for image in wanted)
-    assert batch_size == 1 or min(len(labels) for _, labels in seen) > 1
-
-
-@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-def test_skipping_batches_gives_the_rest_of_the_epoch(few: Dataset, augmentation: str) -> None:
-    loader = batches(few, augmentation=AUGMENTATIONS[augmentation].options())
-    whole, rest = list(loader.of_epoch(4)), list(loader.of_epoch(4, skip=2))
-    assert len(rest) == len(whole) - 2
-    for (images, labels), (wanted, wanted_labels) in zip(rest, whole[2:], strict=True):
-        assert torch.equal(images, wanted)
-        assert torch.equal(labels, wanted_labels)
+    assert batch_size == 1 or min(len(batch) for batch in seen) > 1
 
 
 def test_epochs_and_seeds_have_orders_of_their_own(few: Dataset) -> None:
     orders = [
-        torch.cat([labels for _, labels in batches(few, seed=seed).of_epoch(epoch)]).tolist()
+        torch.cat([batch.labels for batch in batches(few, seed=seed).of_epoch(epoch)]).tolist()
         for seed, epoch in ((0, 0), (0, 1), (1, 0))
     ]
     assert len({tuple(order) for order in orders}) == 3
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_an_augmentation_depends_on_seed_epoch_and_index_alone(few: Dataset, name: str) -> None:
-    options, pixels, indices = AUGMENTATIONS[name].options(), few.train.images(), torch.arange(50)
-    whole = augment(options, pixels, indices=indices, seed=3, epoch=2)
-    parts = [augment(options, pixels[part], indices=part, seed=3, epoch=2) for part in indices.flip(0).split(7)]
-    assert whole.shape == pixels.shape
-    assert whole.dtype == torch.uint8
-    assert torch.equal(torch.cat(parts).flip(0), whole)
-
-
-def test_shifts_move_the_image_and_fill_with_black() -> None:
-    pixels = torch.zeros(4000, 9, 9, 1, dtype=torch.uint8)
-    pixels[:, 4, 4] = 200
-    moved = augment(AUGMENTATIONS["shift"].options(pixels=2), pixels, indices=torch.arange(4000), seed=0, epoch=0)
-    places = moved[..., 0].nonzero()
-    assert len(places) == 4000
-    counts = torch.bincount((places[:, 1] - 2) * 5 + places[:, 2] - 2, minlength=25)
-    assert len(counts) == 25
-    # 160 expected in each of the 25 places, with a standard deviation of 12.
-    assert counts.min() > 100
-    assert counts.max() < 220
+def test_pixels_are_normalised_to_the_last_digits_of_float32(few: Dataset) -> None:
+    colour = replace(few, mean=(0.1, 0.5, 0.9), std=(0.2, 1.0, 0.05), channels=3)
+    pixels = torch.randint(0, 256, (5, 6, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for given in (pixels, pixels.to(torch.float32)):
+        images = normalised(given, colour, torch.device("cpu"))
+        wanted = (pixels.double() / 255 - torch.tensor(colour.mean)) / torch.tensor(colour.std)
+        assert images.shape == (5, 3, 6, 7)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(images.permute(0, 2, 3, 1).double(), wanted, rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -58,14 +58,19 @@ def train_to_the_end(
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(
-    ("network_name", "optimizer"),
-    [*(("mlp", name) for name in OPTIMIZERS), ("resnet18", "adam")],
+    ("network_name", "optimizer", "augmentation"),
+    [
+        *(("mlp", name, ("shift",)) for name in OPTIMIZERS),
+        *(("mlp", "adam", (name,)) for name in AUGMENTATIONS),
+        ("resnet18", "adam", ("crop-flip", "randaugment", "erase", "mixup")),
+    ],
 )
 def test_a_training_stopped_anywhere_ends_with_the_same_bits(
-    few: Dataset, tmp_path: Path, network_name: str, optimizer: str
+    few: Dataset, tmp_path: Path, network_name: str, optimizer: str, augmentation: tuple[str, ...]
 ) -> None:
     options = OPTIMIZERS[optimizer].options(**OPTIMIZER_OPTIONS.get(optimizer, {}))
-    training = plan(optimizer=options, epochs=3)
+    chosen = tuple(AUGMENTATIONS[name].options() for name in augmentation)
+    training = plan(optimizer=options, augmentation=chosen, epochs=3)
     left_alone, disturbed = FolderObserver(tmp_path / "a"), FolderObserver(tmp_path / "b")
     for observer in (left_alone, disturbed):
         observer.folder.mkdir()
@@ -89,7 +94,7 @@ def test_the_interruption_says_where_it_is_and_leaves_a_checkpoint(few: Dataset,
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_every_schedule_and_augmentation_trains(few: Dataset, tmp_path: Path, schedule: str, augmentation: str) -> None:
     observer = FolderObserver(tmp_path)
-    training = plan(schedule=SCHEDULES[schedule].options(), augmentation=AUGMENTATIONS[augmentation].options())
+    training = plan(schedule=SCHEDULES[schedule].options(), augmentation=(AUGMENTATIONS[augmentation].options(),))
     result = train(small_network("mlp"), few, training, observer)
     assert [row.epoch for row in observer.rows] == [1, 2, 3]
     assert all(math.isfinite(value) for row in observer.rows for value in asdict(row).values())

@@ -12,7 +12,7 @@ from specs.augmentations import AUGMENTATIONS
 from specs.jobs import JOB_SPEC, parse_job
 from specs.optimizers import OPTIMIZERS
 from specs.options import Entry, Options
-from specs.problems import field_problems
+from specs.problems import FieldProblem, field_problems
 from specs.registry import Registry, UnknownName
 from specs.schedules import SCHEDULES
 from specs.settings import BadSettings, is_loopback, load_settings
@@ -32,7 +32,9 @@ def test_a_bare_name_stands_for_its_defaults(field: str, name: str) -> None:
     short = JOB_SPEC.validate_python({**TRAIN, field: name})
     full = JOB_SPEC.validate_python({**TRAIN, field: {"name": name}})
     assert short == full
-    assert getattr(short, field).name == name
+    chosen = getattr(short, field)
+    (one,) = chosen if isinstance(chosen, tuple) else (chosen,)
+    assert one.name == name
     assert parse_job(short.model_dump_json()) == short
 
 
@@ -54,6 +56,70 @@ def test_a_misspelt_name_is_answered_with_the_right_one(field: str, name: str) -
     (problem,) = field_problems(caught.value.errors(), {**TRAIN, field: wrong})
     assert problem["pointer"] == f"#/{field}"
     assert "Known:" in problem["hint"]
+
+
+def problem_of(augmentation: Any) -> FieldProblem:
+    with pytest.raises(ValidationError) as caught:
+        JOB_SPEC.validate_python({**TRAIN, "augmentation": augmentation})
+    (problem,) = field_problems(caught.value.errors(), {**TRAIN, "augmentation": augmentation})
+    return problem
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_list_of_one_augmentation_is_that_augmentation(name: str) -> None:
+    one = JOB_SPEC.validate_python({**TRAIN, "augmentation": name})
+    assert JOB_SPEC.validate_python({**TRAIN, "augmentation": [name]}) == one
+    assert JOB_SPEC.validate_python({**TRAIN, "augmentation": [{"name": name}]}) == one
+
+
+def test_augmentations_keep_the_order_they_are_named_in() -> None:
+    named = ["crop-flip", {"name": "randaugment", "magnitude": 5}, "erase", "mixup"]
+    spec = JOB_SPEC.validate_python({**TRAIN, "augmentation": named})
+    assert [options.name for options in spec.augmentation] == ["crop-flip", "randaugment", "erase", "mixup"]
+    assert spec.augmentation[1].magnitude == 5
+    assert parse_job(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize("text", ['"none"', '{"name": "none"}', '{"name": "shift", "pixels": 1}'])
+def test_specs_stored_before_there_were_lists_are_read(text: str) -> None:
+    stored = f'{{"kind": "train", "dataset": "digits", "architecture": "mlp", "augmentation": {text}}}'
+    (options,) = parse_job(stored).augmentation
+    assert options.name in text
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "pointer", "message"),
+    [
+        (["mixup", "flip"], "#/augmentation", "cutmix and mixup"),
+        (["mixup", "cutmix"], "#/augmentation", "cutmix and mixup"),
+        (["flip", "erase", "flip"], "#/augmentation", "named twice"),
+        ([], "#/augmentation", "at least 1"),
+        (["none", "flip", "shift", "erase", "crop-flip"], "#/augmentation", "at most 4"),
+        (["flip", "flop"], "#/augmentation/1", "no augmentation of this name"),
+        (["flip", {"name": "flop"}], "#/augmentation/1/name", "no augmentation of this name"),
+        (["flip", {"name": "shift", "pixels": 0}], "#/augmentation/1/pixels", "greater than or equal to 1"),
+        ({"name": "shift", "pixels": 0}, "#/augmentation/pixels", "greater than or equal to 1"),
+        (["flip", {"p": 1.0}], "#/augmentation/1/name", "missing"),
+        (["flip", 7], "#/augmentation/1", "object"),
+        (7, "#/augmentation", "object"),
+        (None, "#/augmentation", "object"),
+    ],
+)
+def test_lists_of_augmentations_that_make_no_sense_are_refused(augmentation: Any, pointer: str, message: str) -> None:
+    problem = problem_of(augmentation)
+    assert problem["pointer"] == pointer
+    assert message in problem["message"]
+    assert problem["hint"]
+
+
+def test_the_schema_has_the_short_forms_and_the_list() -> None:
+    schema = JOB_SPEC.json_schema()
+    field = schema["$defs"]["TrainSpec"]["properties"]["augmentation"]
+    kinds = [form.get("type", "one") for form in field["anyOf"]]
+    (many,) = (form for form in field["anyOf"] if form.get("type") == "array")
+    assert sorted(kinds) == ["array", "one", "string"]
+    assert (many["minItems"], many["maxItems"]) == (1, 4)
+    assert field["default"] == "none"
 
 
 def test_a_spec_is_a_value() -> None:

@@ -42,6 +42,7 @@ SPLIT_WORDS = ("train", "validation", "test", "left out")
 
 Count = Annotated[int, Field(ge=0)]
 Size = tuple[int, int]
+ConflictKind = Literal["labels", "splits"]
 SplitsFrom = Literal["rule", "given", "given test", "given validation"]
 
 
@@ -75,9 +76,9 @@ class Duplicates(_Frozen):
 
 
 class ConflictExample(_Frozen):
-    """Images that show the same, with the class and the given split of each."""
+    """Images that show the same, with the class and the given split of each: one of each class or split."""
 
-    kind: Literal["labels", "splits"]
+    kind: ConflictKind
     paths: tuple[str, ...]
     labels: tuple[str, ...]
     splits: tuple[str, ...]

@@ -13,20 +13,82 @@ The rule:
 
 from __future__ import annotations
 
+import hashlib
 import io
+import struct
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Named here, these are the only readers that Pillow loads; asked for WebP it would else load all it has.
+from PIL import (  # noqa: F401
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
 DEFAULT_MAX_PIXELS = 50_000_000
 
 Reason = Literal["empty", "unreadable", "format_not_allowed", "too_large", "truncated"]
+
+# Pillow warns of a decompression bomb before it refuses one; our own limit is checked right after. To silence it
+# around each call would not do: warnings.catch_warnings is not safe among threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+# What Pillow raises on hostile files.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+
+# How files of each format begin: the first bytes, and what stands at a place further on.
+_MARKS = (
+    ("JPEG", b"\xff\xd8\xff", 0, b""),
+    ("PNG", b"\x89PNG\r\n\x1a\n", 0, b""),
+    ("WEBP", b"RIFF", 8, b"WEBPVP8"),
+    ("BMP", b"BM", 0, b""),
+    ("GIF", b"GIF8", 4, b"7a"),
+    ("GIF", b"GIF8", 4, b"9a"),
+)
+
+# How to turn an image by its EXIF orientation, and where Pillow finds one.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTED_BY = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
+
+# 8 bits for each level of 16: rounded, and 65535 becomes 255.
+_EIGHT_BITS = (np.arange(1 << 16) / 257.0 + 0.5).astype(np.uint8)
+
+# Pixels looked at together, so that what is computed on the way stays small.
+_BLOCK_PIXELS = 1 << 18
 
 
 class BadImage(ValueError):
@@ -48,10 +110,50 @@ class ImageShape:
 
 def decode_image(data: bytes, shape: ImageShape, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
     """The pixels of an image file, uint8 of shape (size, size, channels); BadImage if there are none to be had."""
+    with _opened(data, max_pixels) as image:
+        return _pixels(image, shape)
+
+
+def decode_original(
+    data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, least_side: int | None = None
+) -> NDArray[np.uint8]:
+    """The pixels of an image file by steps 1 to 4 of the rule, uint8 of shape (height, width, channels).
+
+    There is 1 channel if the image shows grey only, whatever its mode, else there are 3. The whole file is decoded,
+    so what breaks off is found: BadImage. With `least_side` a JPEG may come at a smaller scale, no side of it
+    shorter than that.
+    """
+    with _opened(data, max_pixels) as image:
+        if least_side is not None:
+            image.draft(None, (least_side, least_side))
+        upright = _upright(image)
+        flat = _flatten(_to_8_bits(upright))
+        return _without_equal_channels(np.asarray(_in_mode(flat, "L" if flat.mode in {"1", "L"} else "RGB")))
+
+
+def pixel_hash(pixels: NDArray[np.uint8]) -> bytes:
+    """What an image shows, in 32 bytes: the SHA-256 of "HxWxC:" and the pixels, uint8 of shape (H, W, C)."""
+    height, width, channels = pixels.shape
+    digest = hashlib.sha256(b"%dx%dx%d:" % (height, width, channels))
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
+
+
+def image_format(data: bytes) -> str | None:
+    """Which of FORMATS the first bytes are those of; None if they are of no format on the list."""
+    for name, start, place, mark in _MARKS:
+        if data.startswith(start) and data.startswith(mark, place):
+            return name
+    return None
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """The image, not yet decoded; what goes wrong with it inside of the block becomes BadImage."""
     image = _open(data, max_pixels)
     try:
-        return _pixels(image, shape)
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+        yield image
+    except _DAMAGE as error:
         raise BadImage("truncated", "The image breaks off or is damaged.", "Send the whole file.") from error
     finally:
         image.close()
@@ -62,39 +164,68 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise BadImage("empty", "The image is empty.", "Send the bytes of an image file.")
     image = _identify(data)
     if image.width * image.height > max_pixels:
+        image.close()
         message = f"The image has {image.width} x {image.height} pixels; the limit is {max_pixels:,} in all."
         raise BadImage("too_large", message, "Scale it down before sending it.")
     return image
 
 
 def _identify(data: bytes) -> Image.Image:
-    allowed = ", ".join(FORMATS)
+    name = image_format(data)
+    if name is None:
+        message = f"These bytes are not an image of a format on the list: {', '.join(FORMATS)}."
+        raise BadImage("format_not_allowed", message, "Convert it to PNG or JPEG.")
     try:
-        with warnings.catch_warnings():
-            # Pillow only warns of a decompression bomb at first; our own limit is checked right after.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        message = f"These bytes are not an image of a format on the list: {allowed}."
-        raise BadImage("format_not_allowed", message, "Convert it to PNG or JPEG.") from None
-    except Image.DecompressionBombError:
+        return Image.open(io.BytesIO(data), formats=(name,))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage("too_large", "The image has far too many pixels.", "Scale it down before sending it.") from None
-    except (OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
+    except _DAMAGE as error:
         raise BadImage("unreadable", "The header of the image is damaged.", "Send the whole file.") from error
 
 
 def _pixels(image: Image.Image, shape: ImageShape) -> NDArray[np.uint8]:
     # A JPEG is decoded at the smallest scale of 1/8 steps that is not below twice the size: much faster for photos.
     image.draft(None, (shape.size * 2, shape.size * 2))
-    upright = ImageOps.exif_transpose(image)
-    flat = _flatten(_to_8_bits(upright)).convert("L" if shape.channels == 1 else "RGB")
+    flat = _in_mode(_flatten(_to_8_bits(_upright(image))), "L" if shape.channels == 1 else "RGB")
     if flat.size != (shape.size, shape.size):
         flat = flat.resize((shape.size, shape.size), Image.Resampling.BILINEAR)
     return np.asarray(flat, dtype=np.uint8).reshape(shape.size, shape.size, shape.channels)
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    if _ORIENTED_BY.isdisjoint(image.info):
+        return image
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image in this mode; itself if it is, where Pillow would make a copy."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _without_equal_channels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels (H, W) or (H, W, 3) as (H, W, 1) if they are grey, else as (H, W, 3)."""
+    if pixels.ndim == 2:
+        return pixels[..., None]
+    middle = len(pixels) // 2
+    # One row tells most colour images at once.
+    if _is_grey(pixels[middle : middle + 1]) and _is_grey(pixels):
+        return np.ascontiguousarray(pixels[..., :1])
+    return pixels
+
+
+def _is_grey(pixels: NDArray[np.uint8]) -> bool:
+    rows = max(1, _BLOCK_PIXELS // pixels.shape[1])
+    blocks = (pixels[start : start + rows] for start in range(0, len(pixels), rows))
+    return all((block[..., :1] == block[..., 1:]).all() for block in blocks)
+
+
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    if image.mode not in {"I", "F"} and not image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(_EIGHT_BITS[np.asarray(image)])
+    if image.mode not in {"I", "F"}:
         return image
     levels = np.clip(np.asarray(image, dtype=np.float64) / 257.0 + 0.5, 0, 255)
     return Image.fromarray(levels.astype(np.uint8), mode=None)

@@ -99,14 +99,13 @@ class Client:
         Raises JobFailed when it failed or was cancelled, WaitTimeout after `timeout` seconds.
         A service that is away for less than a minute is waited for.
         """
-        last: Job | None = None
-        for last in self._states(lambda: self.job(job_id), timeout):
+        for job in self._states(lambda: self.job(job_id), timeout):
             if on_update is not None:
-                on_update(last)
-            if last["status"] == "succeeded":
-                return last
-            if last["status"] in FINISHED:
-                raise JobFailed(last)
+                on_update(job)
+            if job["status"] == "succeeded":
+                return job
+            if job["status"] in FINISHED:
+                raise JobFailed(job)
         raise WaitTimeout(f"Job {job_id}", timeout or 0.0, job_id=job_id)
 
     def models(self, **filters: Any) -> Iterator[Model]:

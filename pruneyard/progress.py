@@ -65,13 +65,15 @@ def epoch_line(row: EpochMetrics, job: Job) -> str:
 
 
 def files_line(job: Job) -> str:
-    """How many files of a data set are read, and the time that is left; empty before it is known."""
+    """How many files of a data set are read or decoded; empty where a job does something else."""
     progress = job.get("progress") or {}
     done, total = progress.get("done"), progress.get("total")
-    if done is None:
+    if job["status"] != "running" or done is None:
         return ""
-    files = f"{done:,} of {total:,} files" if total else f"{done:,} files"
-    return f"{files}  ETA {duration(progress.get('eta_seconds'))}"
+    # How many an archive holds is known at its end only.
+    if not total:
+        return f"{done:,} {'file' if done == 1 else 'files'}"
+    return f"{done:,} of {total:,} files  ETA {duration(progress.get('eta_seconds'))}"
 
 
 class JobDisplay:
@@ -84,7 +86,7 @@ class JobDisplay:
         self._rows: list[EpochMetrics] = []
         self._told = 0
         self._head = ""
-        self._read: tuple[str | None, int] = (None, 0)
+        self._step = 0
         self._fetched: tuple[object, ...] = ()
         self._fetch_after = 0.0
 
@@ -123,16 +125,9 @@ class JobDisplay:
         self._fetch_after = ended + COST_FACTOR * (ended - now)
 
     def _picture(self, job: Job) -> RenderableType:
-        progress = job.get("progress") or {}
-        fraction = 1.0 if job["status"] == "succeeded" else progress.get("fraction") or 0.0
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row(ProgressBar(total=1.0, completed=fraction, width=BAR_WIDTH), Text(f"{fraction:4.0%}"))
-        lines: list[RenderableType] = [Text(headline(job), style="bold"), grid]
-        if self._rows:
-            lines.append(Text(epoch_line(self._rows[-1], job)))
-        elif job["kind"] in READING and files_line(job):
-            lines.append(Text(files_line(job)))
-        return Group(*lines)
+        lines: list[RenderableType] = [Text(headline(job), style="bold"), _bar(job)]
+        detail = files_line(job) or (epoch_line(self._rows[-1], job) if self._rows else "")
+        return Group(*lines, Text(detail)) if detail else Group(*lines)
 
     def _print(self, job: Job) -> None:
         for row in self._rows[self._told :]:
@@ -142,19 +137,34 @@ class JobDisplay:
         if head != self._head:
             self._head = head
             self._line(head)
-        if job["kind"] in READING and job["status"] == "running":
-            self._print_files(job)
+            self._step = 0
+        if line := files_line(job):
+            self._print_files(job, line)
 
-    def _print_files(self, job: Job) -> None:
-        """A line for each tenth of a phase: where nothing moves, a line is all that shows that something does."""
-        fraction = (job.get("progress") or {}).get("fraction") or 0.0
-        read = (job.get("phase"), int(TENTHS * fraction))
-        if read != self._read and read[1]:
-            self._read = read
-            self._line(f"  {fraction:4.0%}  {files_line(job)}".rstrip())
+    def _print_files(self, job: Job, line: str) -> None:
+        """A line for each tenth, or, where the end is not known, each time there are twice as many."""
+        progress = job.get("progress") or {}
+        if progress.get("total"):
+            step = int(TENTHS * (progress.get("fraction") or 0.0))
+        else:
+            step = (progress.get("done") or 0).bit_length()
+        if step > self._step:
+            self._step = step
+            self._line("  " + line)
 
     def _line(self, text: str) -> None:
         self._console.print(Text(text))
+
+
+def _bar(job: Job) -> RenderableType:
+    progress = job.get("progress") or {}
+    fraction = 1.0 if job["status"] == "succeeded" else progress.get("fraction") or 0.0
+    grid = Table.grid(padding=(0, 1))
+    if files_line(job) and not progress.get("total"):
+        grid.add_row(ProgressBar(pulse=True, width=BAR_WIDTH))
+    else:
+        grid.add_row(ProgressBar(total=1.0, completed=fraction, width=BAR_WIDTH), Text(f"{fraction:4.0%}"))
+    return grid
 
 
 class UploadDisplay:

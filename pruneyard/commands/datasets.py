@@ -103,7 +103,9 @@ def add_dataset(
             source = _source(server_folder, torchvision)
             dataset = client.create_dataset(name, source=source, max_rejected=max_rejected)
             out.print(Text(f"{dataset['id']} accepted"))
-        if not no_wait:
+        if no_wait:
+            out.print(Text(f"`pruneyard datasets show {dataset['id']}` tells when it is read."))
+        else:
             out.print(summary(_read(client, dataset, out)))
 
 

@@ -97,7 +97,7 @@ def test_a_folder_is_added_followed_and_shown(service: FakeService, folder: Path
     assert lines[0] == f"{folder}: 3 files, 30.7 kB (left out: 1 hidden)"
     assert lines[1] == "ds_1 accepted"
     assert lines[2] == "sent 30.7 kB of 30.7 kB (100%)"
-    for line in ("cats: queued, 1 ahead of it", "cats: reading", "   67%  2 of 3 files  ETA 1:01", "cats: succeeded"):
+    for line in ("cats: queued, 1 ahead of it", "cats: reading", "  2 of 3 files  ETA 1:01", "cats: succeeded"):
         assert line in lines
     assert "cats, version 1: ready" in lines
     assert json.loads(service.requests("POST", "/v1/datasets")[0].body)["max_rejected"] == 0.05
@@ -109,6 +109,7 @@ def test_no_wait_returns_when_all_is_sent(service: FakeService, folder: Path) ->
     result = run("add", "cats", str(folder), "--no-wait")
     assert result.exit_code == 0, result.output
     assert "ready" not in result.output
+    assert "pruneyard datasets show ds_1" in result.output
     assert service.shelf.views["ds_1"]["status"] == "processing"
 
 
@@ -327,14 +328,36 @@ def test_an_upload_is_told_in_lines_elsewhere() -> None:
     assert lines[4] == "sent 5.0 MB of 10.0 MB (50%)"
 
 
-def test_reading_is_shown_live_on_a_terminal(service: FakeService) -> None:
-    job_id = service.add_job(kind="ingest", name="cats")
+@pytest.mark.parametrize("kind", ["ingest", "train"])
+def test_files_are_counted_live_on_a_terminal(service: FakeService, kind: str) -> None:
+    job_id = service.add_job(kind=kind, name="cats")
     counts = {"done": 1234, "total": 5678, "fraction": 0.2, "eta_seconds": 4.0}
-    unknown = {**RUNNING, "progress": None}
-    service.states = [unknown, {**RUNNING, "progress": counts}, {"status": "succeeded", "progress": None}]
+    service.states = [{**RUNNING, "progress": None}, {**RUNNING, "progress": counts}, {"status": "succeeded"}]
     screen = io.StringIO()
     with Client(service.url) as client:
         follow(client, job_id, console=Console(file=screen, force_terminal=True, width=80))
     assert "cats: reading" in screen.getvalue()
     assert "1,234 of 5,678 files  ETA 0:04" in screen.getvalue()
-    assert "epoch" not in screen.getvalue()
+    last = screen.getvalue().rpartition("cats: succeeded")[2]
+    assert "100%" in last
+    assert "files" not in last
+    assert ("epoch" in screen.getvalue()) == (kind == "train")
+
+
+def test_files_of_an_archive_are_counted_though_their_number_is_not_known(service: FakeService) -> None:
+    def reading(done: int) -> dict[str, Any]:
+        return {**RUNNING, "progress": {"done": done, "total": None, "fraction": 0.0, "eta_seconds": None}}
+
+    for terminal in (False, True):
+        job_id = service.add_job(kind="ingest", name="cats")
+        writing = {**RUNNING, "phase": "writing", "progress": {"done": 4, "total": 4000, "fraction": 0.001}}
+        service.states = [reading(done) for done in (0, 1, 999, 1000, 1001, 2500)]
+        service.states += [writing, {"status": "succeeded"}]
+        screen = io.StringIO()
+        with Client(service.url) as client:
+            follow(client, job_id, console=Console(file=screen, force_terminal=terminal, width=80))
+        if terminal:
+            assert "2,500 files" in screen.getvalue()
+        else:
+            lines = ["cats: reading", "  1 file", "  999 files", "  2,500 files", "cats: writing", "cats: succeeded"]
+            assert screen.getvalue().splitlines() == lines

@@ -18,7 +18,8 @@ PART_BYTES = 8 * MEBIBYTE
 LEAST_PART_BYTES = MEBIBYTE // 4
 # What is sent between two reports of progress.
 PIECE_BYTES = MEBIBYTE // 4
-PATIENCE = 60.0
+# A little longer than a service keeps the place of a connection that died without a word, which is a minute.
+PATIENCE = 75.0
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 5.0
 BUSY = frozenset({408, 429, 502, 503, 504})
@@ -99,6 +100,7 @@ class Upload:
     def _send(self, view: Dataset) -> Dataset:
         first = received(view)
         part = self._archive.part(first, self._part_bytes)
+        # Nothing is left to send if the service stopped between the last byte and the reading.
         span = f"{first}-{first + len(part) - 1}" if part else "*"
         headers = {
             "Content-Type": "application/octet-stream",

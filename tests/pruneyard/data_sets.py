@@ -114,10 +114,8 @@ def take_part(handler: Handler, seen: Seen, dataset_id: str) -> None:
         REFUSALS[mishap](handler, dataset_id)
         return
     view = shelf.view(dataset_id)
-    span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", seen.headers.get("Content-Range", ""))
-    assert span, "each part says where it belongs"
-    first, last, total = map(int, span.groups())
     length = int(seen.headers["Content-Length"])
+    first, last, total = _span(seen.headers.get("Content-Range", ""))
     assert length == last - first + 1
     if view["status"] != "uploading":
         _refuse(handler, 409, "Conflict", detail=f"The data set is {view['status']}.")
@@ -129,6 +127,16 @@ def take_part(handler: Handler, seen: Seen, dataset_id: str) -> None:
         if mishap not in {*HALVES, "hanging"} and last + 1 == total:
             _read(handler, dataset_id)
         ENDINGS[mishap](handler, dataset_id)
+
+
+def _span(text: str) -> tuple[int, int, int]:
+    """First and last byte of a part, and of how many; without a part, where the content ends."""
+    if whole := re.fullmatch(r"bytes \*/(\d+)", text):
+        return int(whole[1]), int(whole[1]) - 1, int(whole[1])
+    span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", text)
+    assert span, "each part says where it belongs"
+    first, last, total = map(int, span.groups())
+    return first, last, total
 
 
 def _read(handler: Handler, dataset_id: str) -> None:

@@ -207,6 +207,17 @@ def test_another_process_goes_on_where_the_first_stopped(
     assert put.headers["Content-Range"].startswith(f"bytes {arrived}-")
 
 
+def test_an_upload_that_stopped_after_its_last_byte_is_concluded(
+    service: FakeService, client: Client, folder: Path
+) -> None:
+    dataset_id, whole = service.shelf.add(), packed(folder)
+    service.shelf.content[dataset_id] += whole
+    assert client.upload(dataset_id, folder)["status"] == "processing"
+    (put,) = service.requests("PUT", f"/v1/datasets/{dataset_id}/content")
+    assert (put.headers["Content-Range"], put.headers["Content-Length"]) == (f"bytes */{len(whole)}", "0")
+    assert service.shelf.received(dataset_id) == whole
+
+
 @pytest.mark.parametrize("status", ["processing", "ready"])
 def test_what_is_complete_is_not_sent_again(service: FakeService, client: Client, folder: Path, status: str) -> None:
     dataset_id = service.shelf.add(status=status, upload=None, job=service.add_job())

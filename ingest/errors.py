@@ -1,6 +1,12 @@
-"""What can be wrong with an archive or with the data set in it: a word for programs, a sentence and the fix for people."""
+"""What can be wrong with an archive or the data set in it: a word for programs, a sentence and the fix for people."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ingest.members import Rejected
 
 
 class IngestError(Exception):
@@ -22,7 +28,11 @@ class BadArchive(IngestError):
 
 
 class BadDataset(IngestError):
-    """Files that could be read but make no data set.
+    """Files that could be read but make no data set; `rejected` are all those that could not be used, by path.
 
     Reasons: no_images, bad_manifest, one_class_only, too_few_images, too_many_rejected.
     """
+
+    def __init__(self, reason: str, message: str, hint: str, rejected: Sequence[Rejected] = ()) -> None:
+        super().__init__(reason, message, hint)
+        self.rejected = tuple(rejected)

@@ -1,0 +1,130 @@
+"""Which images of a data set train, validate and test: as given, and by the rule of specs/splits.py where not.
+
+No image is in a split if what it shows is in the split before it: first comes the test split, then a given
+validation split, then the pool, which trains (and validates, where no validation split is given).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from formats.datasets import LEFT_OUT, POOL, TEST, VALIDATION, Index, SplitsFrom
+from ingest.errors import BadDataset
+from ingest.records import Table
+from specs.splits import Splits, choose_test, split_pool
+
+SHOWN_CLASSES = 5
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The split of each image, by the codes of `formats.datasets`: uint8 (N,); and which splits were given."""
+
+    codes: NDArray[np.uint8]
+    source: SplitsFrom
+    warnings: tuple[str, ...]
+
+
+def assign_splits(table: Table, classes: Sequence[str]) -> Assignment:
+    """The splits that are stored with the data set; BadDataset(too_few_images) if a class has too few for them."""
+    codes = table.split.copy()
+    test_given = bool((codes == TEST).any())
+    if not test_given:
+        codes[_chosen_test(table)] = TEST
+    codes[(codes != TEST) & _shown(table, codes == TEST)] = LEFT_OUT
+    codes[(codes == POOL) & _shown(table, codes == VALIDATION)] = LEFT_OUT
+    validation_given = bool((codes == VALIDATION).any())
+    _check_classes(table, codes, classes, needed=1 if validation_given else 2)
+    return Assignment(codes, _source(test_given, validation_given), tuple(_warnings(table, codes, classes)))
+
+
+def job_splits(index: Index, *, seed: int, validation_fraction: float) -> Splits:
+    """The splits of one job: test as stored, validation as stored or made from the pool by the rule."""
+    test, validation, pool = index.numbers(TEST), index.numbers(VALIDATION), index.numbers(POOL)
+    if validation:
+        return Splits(pool, validation, test)
+    contents = _contents(index.pixel_sha256[pool])
+    labels = index.label[pool].tolist()
+    chosen = split_pool(contents, labels, range(len(pool)), seed=seed, validation_fraction=validation_fraction)
+    train, validation = ([pool[place] for place in part] for part in chosen)
+    return Splits(train, validation, test)
+
+
+def _chosen_test(table: Table) -> NDArray[np.int64]:
+    """The test split by the rule, class by class, so that the hashes of one class only are Python objects at a time."""
+    pool = np.flatnonzero(table.split == POOL)
+    by_label = pool[np.argsort(table.label[pool], kind="stable")]
+    ends = np.flatnonzero(np.diff(table.label[by_label])) + 1
+    chosen = [rows[_choose(table, rows)] for rows in np.split(by_label, ends)]
+    return np.concatenate(chosen)
+
+
+def _choose(table: Table, rows: NDArray[np.int64]) -> list[int]:
+    return choose_test(_contents(table.pixel_sha256[rows]), [0] * len(rows))
+
+
+def _contents(pixel_sha256: NDArray[np.uint8]) -> list[bytes]:
+    joined = pixel_sha256.tobytes()
+    return [joined[start : start + 32] for start in range(0, len(joined), 32)]
+
+
+def _shown(table: Table, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which images show what one of the chosen shows: bool (N,)."""
+    contents = np.zeros(int(table.content[-1]) + 1, dtype=np.bool_)
+    contents[table.content[chosen]] = True
+    shown: NDArray[np.bool_] = contents[table.content]
+    return shown
+
+
+def _check_classes(table: Table, codes: NDArray[np.uint8], classes: Sequence[str], *, needed: int) -> None:
+    own = _own_contents(table, codes == POOL, len(classes))
+    for name, count in zip(classes, own.tolist(), strict=True):
+        if count >= needed:
+            continue
+        wanted = "one to train" if needed == 1 else "one to train and one to validate"
+        message = (
+            f'The class "{name}" has {count} different images of its own left beside the test split; '
+            f"at least {needed} are needed, {wanted}."
+        )
+        raise BadDataset(
+            "too_few_images", message, "Add images to this class (3 in all make every split), or remove it."
+        )
+
+
+def _own_contents(table: Table, chosen: NDArray[np.bool_], classes: int) -> NDArray[np.int64]:
+    """How many contents the chosen images of each class show that no other class among them shows."""
+    rows = np.flatnonzero(chosen)
+    if not len(rows):
+        return np.zeros(classes, dtype=np.int64)
+    # Within one content the rows are ordered by label.
+    content, label = table.content[rows], table.label[rows]
+    edge = content[1:] != content[:-1]
+    first, last = label[np.concatenate(([True], edge))], label[np.concatenate((edge, [True]))]
+    return np.bincount(first[first == last], minlength=classes)
+
+
+def _source(test_given: bool, validation_given: bool) -> SplitsFrom:
+    if test_given:
+        return "given" if validation_given else "given test"
+    return "given validation" if validation_given else "rule"
+
+
+def _warnings(table: Table, codes: NDArray[np.uint8], classes: Sequence[str]) -> list[str]:
+    warnings = []
+    for code, word in ((TEST, "test"), (VALIDATION, "validation")):
+        present = np.bincount(table.label[codes == code], minlength=len(classes)) > 0
+        lacking = [name for name, there in zip(classes, present, strict=True) if not there]
+        if present.any() and lacking:
+            warnings.append(f"The {word} split has no images of {_listed(lacking)}.")
+    if (table.split == VALIDATION).any() and not (codes == VALIDATION).any():
+        warnings.append("All of the validation split is in the test split too; another is made for each job.")
+    return warnings
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f'"{name}"' for name in names[:SHOWN_CLASSES])
+    return shown if len(names) <= SHOWN_CLASSES else f"{shown} and {len(names) - SHOWN_CLASSES} more classes"

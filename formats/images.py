@@ -154,6 +154,8 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     try:
         yield image
     except _DAMAGE as error:
+        if "out of memory" in str(error):  # Pillow's word for its decoders; the image may be sound
+            raise MemoryError("There is not enough memory to decode the image.") from error
         raise BadImage("truncated", "The image breaks off or is damaged.", "Send the whole file.") from error
     finally:
         image.close()

@@ -294,7 +294,7 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded() -> None:
 @pytest.mark.parametrize("warned", ["default", "error"])
 def test_the_limit_is_the_same_however_warnings_are_treated(warned: Literal["default", "error"]) -> None:
     large = handmade_png(10_000, 10_000)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(record=True):
         warnings.simplefilter(warned)
         with pytest.raises(BadImage) as caught:
             decode_original(large)

@@ -74,8 +74,8 @@ class Batches:
     def _batch(self, chance: Chance) -> Batch:
         split, pixels = self.data.train, self._changed(chance)
         labels = split.labels[torch.from_numpy(chance.indices)].to(self.device)
-        mixing = self.augmentation[-1]
-        if not isinstance(mixing, MixingOptions):
+        mixing = next((options for options in self.augmentation if isinstance(options, MixingOptions)), None)
+        if mixing is None:
             return Batch(normalised(pixels, self.data, self.device), labels)
         others = chance.of(partners(chance, count=len(split)))
         mixed, share = mix(mixing, pixels, self._changed(others), chance)
@@ -104,5 +104,5 @@ def normalised(pixels: Tensor, data: Dataset, device: torch.device) -> Tensor:
     count, height, width, channels = pixels.shape
     # One factor and one addend for each value of a row: rows are long enough for vector instructions, colours are not.
     factor, addend = (row.to(torch.float32).repeat(width).to(device) for row in (1 / (255 * std), -mean / std))
-    rows = pixels.to(device).reshape(count * height, width * channels).to(torch.float32)
-    return torch.addcmul(addend, rows, factor).reshape(pixels.shape).permute(0, 3, 1, 2)
+    rows = pixels.to(device).reshape(count * height, width * channels).to(torch.float32, copy=True)
+    return rows.mul_(factor).add_(addend).reshape(pixels.shape).permute(0, 3, 1, 2)

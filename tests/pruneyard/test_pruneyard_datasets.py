@@ -156,6 +156,21 @@ def test_what_does_not_pass_is_told_at_once_and_the_upload_can_go_on(
     assert service.shelf.received(dataset_id) == packed(folder)
 
 
+def test_a_service_that_is_busy_for_long_is_not_waited_for(
+    service: FakeService, client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(handler: Handler, _dataset_id: str) -> None:
+        handler.close_connection = True
+        handler.answer(503, {"title": "Busy"}, "application/problem+json", Retry_After="600")
+        handler.rfile.read(int(handler.headers["Content-Length"]))
+
+    monkeypatch.setitem(REFUSALS, "busy for long", busy)
+    service.shelf.mishaps = ["busy for long"]
+    with pytest.raises(ApiError, match="Busy") as caught:
+        client.upload(service.shelf.add(), folder)
+    assert caught.value.retry_after == 600
+
+
 def test_an_error_says_how_the_upload_goes_on(service: FakeService, client: Client, folder: Path) -> None:
     service.shelf.mishaps = ["full"]
     with pytest.raises(ApiError, match="disk is full") as caught:

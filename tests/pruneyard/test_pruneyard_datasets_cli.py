@@ -19,8 +19,8 @@ from pruneyard.commands.root import make_app
 from pruneyard.packing import pack
 from pruneyard.progress import UploadDisplay, follow
 from pruneyard.summary import MOST_CLASSES, MOST_REJECTED, summary
-from tests.pruneyard.conftest import FakeService
-from tests.pruneyard.data_sets import FACTS, PREVIEW
+from tests.pruneyard.conftest import FakeService, Handler
+from tests.pruneyard.data_sets import FACTS, PREVIEW, REFUSALS
 
 RUNNING = {"status": "running", "phase": "reading"}
 KOREAN: Dataset = {
@@ -160,6 +160,21 @@ def test_nothing_is_said_of_going_on_where_that_leads_nowhere(service: FakeServi
     service.shelf.mishaps = ["too large"]
     result = run("add", "cats", str(folder))
     assert result.exit_code == 1
+    assert "--resume" not in result.output
+
+
+def test_nothing_is_said_of_going_on_with_files_that_changed(
+    service: FakeService, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(handler: Handler, dataset_id: str) -> None:
+        (folder / "dog" / "1.png").write_bytes(b"longer" * 10_000)
+        REFUSALS["busy"](handler, dataset_id)
+
+    monkeypatch.setitem(REFUSALS, "changed", change)
+    service.shelf.mishaps = ["changed"]
+    result = run("add", "cats", str(folder))
+    assert result.exit_code == 1
+    assert "dog/1.png changed while it was sent: it had 9000 bytes" in result.stderr
     assert "--resume" not in result.output
 
 

@@ -261,9 +261,9 @@ def read_dataset(directory: Path, *, verify: bool = False) -> DatasetManifest:
 class Pack:
     """The images of a data set, each reached by its number in the index; may be used from several threads."""
 
-    def __init__(self, directory: Path) -> None:
-        """Reads the index; DamagedFiles if it cannot be, or if the pack is shorter than it says."""
-        self.index = read_index(directory)
+    def __init__(self, directory: Path, index: Index | None = None) -> None:
+        """Reads the index unless it is at hand; DamagedFiles if that fails, or if the pack is shorter than it says."""
+        self.index = read_index(directory) if index is None else index
         self._directory = directory
         self._lock = threading.Lock()
         try:
@@ -336,5 +336,5 @@ def fingerprint(pixel_hashes: NDArray[np.uint8], labels: Sequence[str], splits: 
 
 def hash_keys(hashes: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], ...]:
     """Keys for np.lexsort that order rows of 32 bytes, uint8 (N, 32): the last decides first."""
-    words = np.ascontiguousarray(hashes).view(">u8").astype(np.uint64)
+    words: NDArray[np.uint64] = np.ascontiguousarray(hashes).view(">u8")
     return tuple(words[:, place] for place in (3, 2, 1, 0))

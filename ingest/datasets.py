@@ -78,11 +78,11 @@ def make_dataset(
         _check_rejected(labelling, request)
         drop_from_pack(pack, reading.records.column("length").astype(np.int64), labelling.kept)
         classes, table = _classes(reading), reading.records.table(labelling.kept)
-        del reading  # a million records take a third of what follows
+        del reading  # what is left of the records is as large as the index
         assignment = assign_splits(table, classes)
     index = _write_images(directory, table, assignment)
     report("writing", 0, len(index))
-    (directory / PREVIEW_NAME).write_bytes(_preview(directory, classes, request))
+    (directory / PREVIEW_NAME).write_bytes(_preview(directory, index, classes, request))
     manifest = write_dataset(directory, _describe(request, classes, table, index, assignment, labelling))
     report("writing", len(index), len(index))
     return manifest
@@ -140,8 +140,8 @@ def _write_images(directory: Path, table: Table, assignment: Assignment) -> Inde
     return index
 
 
-def _preview(directory: Path, classes: Sequence[str], request: Request) -> bytes:
-    with Pack(directory) as pack:
+def _preview(directory: Path, index: Index, classes: Sequence[str], request: Request) -> bytes:
+    with Pack(directory, index) as pack:
         rows = preview_rows(pack, classes, max_pixels=request.max_pixels, threads=request.threads)
     return draw_preview(rows, more_classes=len(classes) - len(rows))
 

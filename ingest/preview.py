@@ -123,7 +123,7 @@ def draw_preview(rows: Sequence[Row], *, more_classes: int = 0) -> bytes:
         words = "and 1 more class" if more_classes == 1 else f"and {more_classes:,} more classes"
         draw.text((_MARGIN, height - _MARGIN), words, _PALE_INK, _default_font(_COUNT_SIZE), anchor="ls")
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    picture.save(file, "PNG")
     return file.getvalue()
 
 

@@ -21,9 +21,9 @@ from ingest.members import Member, Split
 UNKNOWN = -1
 SPLIT_CODES: dict[Split | None, int] = {None: POOL, "train": POOL, "validation": VALIDATION, "test": TEST}
 
-# The same record for writing one and for reading columns of all.
-_PACKING = struct.Struct("=IIiBBBii6d32s32s")
-_RECORD = np.dtype(
+# The small columns, for writing one row and for reading all.
+_PACKING = struct.Struct("=IIiBBBii")
+_FACTS = np.dtype(
     [
         ("length", np.uint32),
         ("path_length", np.uint32),
@@ -33,12 +33,9 @@ _RECORD = np.dtype(
         ("format", np.uint8),
         ("width", np.int32),
         ("height", np.int32),
-        ("mean", np.float64, 3),
-        ("mean_square", np.float64, 3),
-        ("file_sha256", np.uint8, 32),
-        ("pixel_sha256", np.uint8, 32),
     ]
 )
+_MEANS = struct.Struct("=3d")
 
 
 @dataclass(frozen=True)
@@ -104,11 +101,13 @@ class Records:
     def __init__(self) -> None:
         self.names: list[str] = []
         self._numbers: dict[str, int] = {}
-        self._records = bytearray()
+        self._facts = bytearray()
         self._paths = bytearray()
+        # Large columns stand apart, so that each can be given up as soon as it is put in order.
+        self._large = {name: bytearray() for name in ("pixel_sha256", "file_sha256", "mean", "mean_square")}
 
     def __len__(self) -> int:
-        return len(self._records) // _RECORD.itemsize
+        return len(self._facts) // _FACTS.itemsize
 
     def number_of(self, name: str) -> int:
         """The number of a class, by its name."""
@@ -120,7 +119,7 @@ class Records:
     def add(self, member: Member, seen: Examination) -> None:
         """One image more."""
         path = member.path.encode("utf-8", "surrogatepass")
-        self._records += _PACKING.pack(
+        self._facts += _PACKING.pack(
             len(member.data),
             len(path),
             UNKNOWN if member.label is None else self.number_of(member.label),
@@ -129,17 +128,23 @@ class Records:
             FORMATS.index(seen.format),
             seen.width,
             seen.height,
-            *seen.mean,
-            *seen.mean_square,
-            seen.file_sha256,
-            seen.pixel_sha256,
         )
         self._paths += path
+        self._large["pixel_sha256"] += seen.pixel_sha256
+        self._large["file_sha256"] += seen.file_sha256
+        self._large["mean"] += _MEANS.pack(*seen.mean)
+        self._large["mean_square"] += _MEANS.pack(*seen.mean_square)
 
     def column(self, name: str) -> NDArray[Any]:
-        """One column, to be read and written in place; no more images are added while it lives."""
-        column: NDArray[Any] = np.frombuffer(self._records, dtype=_RECORD)[name]
+        """A small column, to be read and written in place; no more images are added while it lives."""
+        column: NDArray[Any] = np.frombuffer(self._facts, dtype=_FACTS)[name]
         return column
+
+    def _hashes(self, name: str) -> NDArray[np.uint8]:
+        return np.frombuffer(self._large[name], dtype=np.uint8).reshape(-1, 32)
+
+    def _means(self, name: str) -> NDArray[np.float64]:
+        return np.frombuffer(self._large[name], dtype=np.float64).reshape(-1, 3)
 
     def paths(self) -> Paths:
         """The path of each image."""
@@ -149,22 +154,27 @@ class Records:
     def table(self, kept: NDArray[np.bool_]) -> Table:
         """The images of the mask `kept`, bool (N,), in the order of the index; their labels are all known by now.
 
-        Offsets are those of a pack that holds the bytes of these images only.
+        Offsets are those of a pack that holds the bytes of these images only. The records are used up by this.
         """
         label = self._sorted_labels()
         paths = self.paths()
         order = self._order(np.flatnonzero(kept), label, paths)
         length = np.where(kept, self.column("length"), 0)
-        pixel_sha256 = self.column("pixel_sha256")[order]
-        names = ("split", "channels", "format", "width", "height", "mean", "mean_square", "file_sha256")
+        large: dict[str, NDArray[Any]] = {}
+        for name, read in (
+            *(("pixel_sha256", self._hashes), ("file_sha256", self._hashes)),
+            *(("mean", self._means), ("mean_square", self._means)),
+        ):
+            large[name] = read(name)[order]
+            del self._large[name]
         return Table(
             offset=_starts(length)[order],
             length=length[order].astype(np.int64),
             label=label[order],
-            pixel_sha256=pixel_sha256,
-            content=content_numbers(pixel_sha256),
+            content=content_numbers(large["pixel_sha256"]),
             paths=paths.take(order),
-            **{name: self.column(name)[order] for name in names},
+            **{name: self.column(name)[order] for name in ("split", "channels", "format", "width", "height")},
+            **large,
         )
 
     def _sorted_labels(self) -> NDArray[np.int32]:
@@ -174,12 +184,22 @@ class Records:
         return label
 
     def _order(self, rows: NDArray[np.int64], label: NDArray[np.int32], paths: Paths) -> NDArray[np.int64]:
+        """These rows in the order of the index."""
+        first = self._hashes("pixel_sha256")[rows, :8].view(">u8")[:, 0]
+        order = np.argsort(first, kind="stable")
+        # Eight bytes tell most contents apart; only the rest is ordered by all that is known.
+        same = first[order[1:]] == first[order[:-1]]
+        tied = np.concatenate(([False], same)) | np.concatenate((same, [False]))
+        ordered = rows[order]
+        ordered[tied] = self._order_tied(ordered[tied], label, paths)
+        return ordered
+
+    def _order_tied(self, rows: NDArray[np.int64], label: NDArray[np.int32], paths: Paths) -> NDArray[np.int64]:
         columns = [self.column("split")[rows]]
-        columns += hash_keys(self.column("file_sha256")[rows])
+        columns += hash_keys(self._hashes("file_sha256")[rows])
         columns += [label[rows]]
-        columns += hash_keys(self.column("pixel_sha256")[rows])
+        columns += hash_keys(self._hashes("pixel_sha256")[rows])
         order = np.lexsort(columns)
-        # Images that are the same in all of this are told apart by their paths.
         same = np.logical_and.reduce([column[order[1:]] == column[order[:-1]] for column in columns])
         ordered = rows[order]
         for start, end in _runs(same):

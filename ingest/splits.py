@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from formats.datasets import LEFT_OUT, POOL, TEST, VALIDATION, Index, SplitsFrom
 from ingest.errors import BadDataset
-from ingest.records import Table
+from ingest.records import Table, content_numbers
 from specs.splits import Splits, choose_test, split_pool
 
 SHOWN_CLASSES = 5
@@ -35,8 +35,8 @@ def assign_splits(table: Table, classes: Sequence[str]) -> Assignment:
     test_given = bool((codes == TEST).any())
     if not test_given:
         codes[_chosen_test(table)] = TEST
-    codes[(codes != TEST) & _shown(table, codes == TEST)] = LEFT_OUT
-    codes[(codes == POOL) & _shown(table, codes == VALIDATION)] = LEFT_OUT
+    codes[(codes != TEST) & _shown(table.content, codes == TEST)] = LEFT_OUT
+    codes[(codes == POOL) & _shown(table.content, codes == VALIDATION)] = LEFT_OUT
     validation_given = bool((codes == VALIDATION).any())
     _check_classes(table, codes, classes, needed=1 if validation_given else 2)
     return Assignment(codes, _source(test_given, validation_given), tuple(_warnings(table, codes, classes)))
@@ -44,27 +44,36 @@ def assign_splits(table: Table, classes: Sequence[str]) -> Assignment:
 
 def job_splits(index: Index, *, seed: int, validation_fraction: float) -> Splits:
     """The splits of one job: test as stored, validation as stored or made from the pool by the rule."""
-    test, validation, pool = index.numbers(TEST), index.numbers(VALIDATION), index.numbers(POOL)
+    test, validation = index.numbers(TEST), index.numbers(VALIDATION)
     if validation:
-        return Splits(pool, validation, test)
-    contents = _contents(index.pixel_sha256[pool])
-    labels = index.label[pool].tolist()
-    chosen = split_pool(contents, labels, range(len(pool)), seed=seed, validation_fraction=validation_fraction)
-    train, validation = ([pool[place] for place in part] for part in chosen)
-    return Splits(train, validation, test)
+        return Splits(index.numbers(POOL), validation, test)
+    train: list[NDArray[np.int64]] = []
+    validate: list[NDArray[np.int64]] = []
+    for rows in _by_class(index.label, index.split):
+        contents, labels = _contents(index.pixel_sha256[rows]), [0] * len(rows)
+        parts = split_pool(contents, labels, range(len(rows)), seed=seed, validation_fraction=validation_fraction)
+        train.append(rows[parts[0]])
+        validate.append(rows[parts[1]])
+    chosen, validation = np.concatenate(train), np.concatenate(validate).tolist()
+    # What validates under one class does not train under another.
+    left = chosen[~_shown(content_numbers(index.pixel_sha256), validation)[chosen]]
+    return Splits(left.tolist(), validation, test)
 
 
 def _chosen_test(table: Table) -> NDArray[np.int64]:
-    """The test split by the rule, class by class, so that the hashes of one class only are Python objects at a time."""
-    pool = np.flatnonzero(table.split == POOL)
-    by_label = pool[np.argsort(table.label[pool], kind="stable")]
-    ends = np.flatnonzero(np.diff(table.label[by_label])) + 1
-    chosen = [rows[_choose(table, rows)] for rows in np.split(by_label, ends)]
+    """The test split by the rule."""
+    chosen = [
+        rows[choose_test(_contents(table.pixel_sha256[rows]), [0] * len(rows))]
+        for rows in _by_class(table.label, table.split)
+    ]
     return np.concatenate(chosen)
 
 
-def _choose(table: Table, rows: NDArray[np.int64]) -> list[int]:
-    return choose_test(_contents(table.pixel_sha256[rows]), [0] * len(rows))
+def _by_class(label: NDArray[np.int32], split: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+    """The images of the pool, class by class, so that only the hashes of one class are Python objects at a time."""
+    pool = np.flatnonzero(split == POOL)
+    ordered = pool[np.argsort(label[pool], kind="stable")]
+    return np.split(ordered, np.flatnonzero(np.diff(label[ordered])) + 1)
 
 
 def _contents(pixel_sha256: NDArray[np.uint8]) -> list[bytes]:
@@ -72,11 +81,11 @@ def _contents(pixel_sha256: NDArray[np.uint8]) -> list[bytes]:
     return [joined[start : start + 32] for start in range(0, len(joined), 32)]
 
 
-def _shown(table: Table, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _shown(content: NDArray[np.int32], chosen: NDArray[np.bool_] | list[int]) -> NDArray[np.bool_]:
     """Which images show what one of the chosen shows: bool (N,)."""
-    contents = np.zeros(int(table.content[-1]) + 1, dtype=np.bool_)
-    contents[table.content[chosen]] = True
-    shown: NDArray[np.bool_] = contents[table.content]
+    contents = np.zeros(int(content[-1]) + 1, dtype=np.bool_)
+    contents[content[chosen]] = True
+    shown: NDArray[np.bool_] = contents[content]
     return shown
 
 

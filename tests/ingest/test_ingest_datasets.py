@@ -34,6 +34,7 @@ from ingest.datasets import Request, make_dataset
 from ingest.errors import BadArchive, BadDataset
 from ingest.members import Member, Rejected, Split
 from ingest.splits import job_splits
+from specs.splits import Splits, choose_test, split_pool
 from tests.ingest.samples import folders, image, made
 
 
@@ -375,6 +376,21 @@ def test_no_content_is_in_two_splits(
     assert (index.split == TEST).sum() == asked.count("test") or "test" not in asked
     assert (index.split == LEFT_OUT).sum() == manifest.conflicts.left_out
     assert sum(vars(manifest.splits).values()) + manifest.conflicts.left_out <= manifest.images
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(CONTENTS, LABELS), max_size=30), st.integers(0, 3), st.sampled_from([0.1, 0.4]))
+def test_splits_of_jobs_are_those_of_the_rule(
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[int, str]], seed: int, fraction: float
+) -> None:
+    directory = tmp_path_factory.mktemp("rule") / "set"
+    records = [(20 + n, "ab"[n % 2]) for n in range(8)] + drawn
+    made(directory, [Member(str(n), image(content), label) for n, (content, label) in enumerate(records)])
+    index = read_index(directory)
+    contents, labels, pool = index.contents(), index.label.tolist(), index.numbers(POOL)
+    train, validation = split_pool(contents, labels, pool, seed=seed, validation_fraction=fraction)
+    assert job_splits(index, seed=seed, validation_fraction=fraction) == Splits(train, validation, index.numbers(TEST))
+    assert index.numbers(TEST) == sorted(choose_test(contents, labels))
 
 
 def test_given_splits_are_what_jobs_get_whatever_their_seed(tmp_path: Path) -> None:

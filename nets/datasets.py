@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pkgutil import resolve_name
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from formats.fingerprints import fingerprint_of
 from formats.images import ImageShape, resize_pixels
 from nets.pixels import Pixels
 from specs.datasets import BuiltinDataset
@@ -94,7 +94,9 @@ def split_images(
         labels=images.labels,
         splits=splits,
         classes=dataset.classes,
-        fingerprint=_fingerprint(images, splits),
+        fingerprint=fingerprint_of(
+            images.pixels, [dataset.classes[label] for label in images.labels], test=splits.test
+        ),
     )
 
 
@@ -138,17 +140,3 @@ def _statistics(moments: Moments, numbers: list[int], *, area: int) -> tuple[tup
     ]
     # A channel that never varies would divide by zero.
     return mean, tuple(value if value > 0 else 1.0 for value in spread)
-
-
-def _sha256(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
-
-
-def _fingerprint(images: Images, splits: Splits) -> str:
-    """Over the split, label and original pixels of every image, whatever their order and the size asked for."""
-    records = []
-    for split, numbers in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
-        for number in numbers:
-            head = f"{split}:{images.labels[number]}:{images.pixels[number].shape}:"
-            records.append(_sha256(head.encode() + images.pixels[number].tobytes()))
-    return "sha256:" + hashlib.sha256(b"".join(sorted(records))).hexdigest()

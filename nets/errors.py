@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 
 class NetError(Exception):
     """Anything that goes wrong with a network for a reason that can be told."""
@@ -62,6 +60,7 @@ _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; PyTorch's CPU allocator raises a plain RuntimeError."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    # Torch's own class by its name: whoever asks has not always loaded torch, and should not have to.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)

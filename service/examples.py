@@ -44,6 +44,22 @@ JOBS: dict[str, Any] = {
     "prune": {"summary": "Cut 90 % of a model's weights and retrain", "value": PRUNE},
 }
 
+DATASETS: dict[str, Any] = {
+    "upload": {"summary": "An archive, uploaded afterwards", "value": {"name": "cats and dogs"}},
+    "tolerant": {
+        "summary": "The same, ready even if a tenth of the files cannot be used",
+        "value": {"name": "cats and dogs", "source": {"kind": "upload"}, "max_rejected": 0.1},
+    },
+    "folder": {
+        "summary": "A folder of this machine, below one of PRUNEYARD_DATA_ROOTS",
+        "value": {"name": "cats and dogs", "source": {"kind": "folder", "path": "/data/cats-and-dogs"}},
+    },
+    "torchvision": {
+        "summary": "A data set that torchvision knows",
+        "value": {"name": "mnist", "source": {"kind": "torchvision", "name": "mnist"}},
+    },
+}
+
 ALIAS: dict[str, Any] = {"model": "first try"}
 
 # The first of the built-in digits, a nought, as a PNG of 8 x 8 pixels.

@@ -22,6 +22,7 @@ from inference.runtimes import CannotRun
 from specs.problems import FieldProblem, field_problems, pointer
 from specs.registry import UnknownName
 from store import errors as store
+from store.uploads import WrongOffset
 
 MEDIA_TYPE = "application/problem+json"
 BODY = "body"
@@ -80,6 +81,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(UnicodeEncodeError, _not_unicode)
     app.add_exception_handler(ImageProblem, _bad_image)
     app.add_exception_handler(QueueFull, _queue_full)
+    app.add_exception_handler(WrongOffset, _wrong_offset)
     for kind, (status, headers) in STATUSES.items():
         app.add_exception_handler(kind, _sentence(status, headers))
     app.add_exception_handler(Exception, _unexpected)
@@ -188,6 +190,11 @@ def _queue_full(_request: Request, error: Exception) -> Response:
     assert isinstance(error, QueueFull)
     seconds = str(max(1, round(error.retry_after)))
     return problem(429, "Too many images wait for this model.", headers={"Retry-After": seconds})
+
+
+def _wrong_offset(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, WrongOffset)
+    return problem(409, str(error), received=error.received)
 
 
 def _unexpected(request: Request, error: Exception) -> Response:

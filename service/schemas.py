@@ -31,10 +31,12 @@ class Page(Schema, Generic[T]):
 
 
 class Progress(Schema):
-    """How far a training is; `fraction` is of all its epochs."""
+    """How far a job is: a training counts epochs, the reading of a data set files; `fraction` is of the whole."""
 
-    epoch: int
-    epochs: int
+    epoch: int | None = None
+    epochs: int | None = None
+    done: int | None = None
+    total: int | None = None
     fraction: float
     eta_seconds: float | None
 
@@ -43,7 +45,7 @@ class JobView(Schema):
     """A job."""
 
     id: str
-    kind: Literal["train", "prune"]
+    kind: Literal["train", "prune", "ingest"]
     name: str
     status: Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
     phase: str | None = Field(description="What a running job does.")
@@ -117,28 +119,68 @@ class AliasView(Schema):
     updated_at: Moment
 
 
+class UploadState(Schema):
+    """How much of a data set's content has arrived, in bytes; the next part begins at `received`."""
+
+    received: int
+    max_bytes: int
+
+
+class RejectedFile(Schema):
+    """A file that could not be used."""
+
+    path: str
+    reason: str = Field(description="One word for programs.")
+    message: str
+
+
 class DatasetView(Schema):
-    """A data set."""
+    """A data set. What is in it is null until it is ready."""
 
     id: str
     name: str
-    title: str
-    status: Literal["ready"]
-    classes: list[str]
-    class_images: dict[str, int]
-    splits: dict[str, int]
-    images: int
-    channels: int
-    image_size: int = Field(description="What its images are resized to unless a job says otherwise.")
-    rejected: list[dict[str, str]]
-    source: str
+    version: int
+    title: str | None = None
+    status: Literal["uploading", "processing", "ready", "failed"]
+    reason: str | None = Field(default=None, description="Why it failed, in one word.")
+    message: str | None = Field(default=None, description="Why it failed, in a sentence, and the fix.")
+    job: str | None = Field(default=None, description="The job that reads it.")
+    upload: UploadState | None = Field(default=None, description="While it takes content.")
+    source: dict[str, Any]
+    max_rejected: float | None = None
+    classes: list[str] | None = None
+    class_images: dict[str, int] | None = None
+    class_splits: dict[str, dict[str, int]] | None = Field(default=None, description="Images of each class by split.")
+    splits: dict[str, int] | None = Field(
+        default=None, description="Images by split; where validation is made by the rule, with the default fraction."
+    )
+    splits_from: str | None = Field(default=None, description="Whether splits came with the set or by the rule.")
+    images: int | None = None
+    channels: int | None = None
+    image_size: int | None = Field(
+        default=None, description="What its images are resized to unless a job says otherwise."
+    )
+    sizes: dict[str, Any] | None = Field(default=None, description="Widths and heights of the images as they came.")
+    mean: list[float] | None = Field(default=None, description="Of the training images, a channel each, 0 to 1.")
+    std: list[float] | None = None
+    duplicates: dict[str, Any] | None = Field(default=None, description="Files that are the same, in bytes or pixels.")
+    conflicts: dict[str, Any] | None = Field(default=None, description="Pixels in two splits or under two labels.")
+    imbalance: float | None = Field(default=None, description="The largest class over the smallest.")
+    rejected_count: int | None = None
+    rejected: list[RejectedFile] = Field(default=[], description="The first thousand files that could not be used.")
+    warnings: list[str] = []
+    fingerprint: str | None = Field(default=None, description="Over content, labels and splits; not over names.")
+    bytes: int | None = Field(default=None, description="Of everything stored for it, decoded images not counted.")
+    created_at: Moment | None = None
+    ready_at: Moment | None = None
 
 
 class DatasetImage(Schema):
-    """One image of a data set, at its own size."""
+    """One image of a data set, upright and at its own size."""
 
     index: int
     label: str
+    path: str | None = Field(default=None, description="What the file was called.")
     png: str = Field(description="The image as a PNG file, in base64.")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from service.datasets import KnownDataset, UnknownDataset, find_known
 from service.problems import BadField
 from specs.architectures import ARCHITECTURES
-from specs.datasets import BUILTIN_DATASETS, BuiltinDataset, split_sizes
 from specs.jobs import JobSpec, PruneSpec, TrainSpec
 from specs.options import Options
-from specs.registry import UnknownName
 from store import models, queue
 from store.database import Session
 from store.errors import NotFound
@@ -19,27 +18,31 @@ def submit(session: Session, spec: JobSpec, *, key: str | None) -> Job:
     request = spec.model_dump_json().encode()
     if key is not None and (earlier := queue.replay(session, key, request)) is not None:
         return earlier
-    fitted, name = _fit_training(spec) if isinstance(spec, TrainSpec) else _fit_pruning(session, spec)
+    fitted, name = _fit_training(session, spec) if isinstance(spec, TrainSpec) else _fit_pruning(session, spec)
     job = queue.enqueue(session, kind=spec.kind, name=name, spec=fitted.model_dump_json())
     if key is not None:
         queue.remember_key(session, key, request, job)
     return job
 
 
-def find_dataset(reference: str) -> BuiltinDataset:
-    """The data set of this id or name; UnknownName with the nearest one."""
-    return BUILTIN_DATASETS[reference.removeprefix("ds_")]
-
-
-def _fit_training(spec: TrainSpec) -> tuple[TrainSpec, str]:
-    try:
-        dataset = find_dataset(spec.dataset)
-    except UnknownName as error:
-        raise BadField("dataset", message="There is no data set of this id or name.", hint=error.hint) from None
-    images = split_sizes(dataset, spec.validation_fraction)["train"]
+def _fit_training(session: Session, spec: TrainSpec) -> tuple[TrainSpec, str]:
+    dataset = _find_ready(session, spec.dataset)
+    images = dataset.training_images(spec.validation_fraction)
     _check_batch_size(spec.batch_size, spec.architecture, images, "batch_size")
-    name = spec.name or f"{spec.architecture.name} {dataset.name}"
+    name = spec.name or f"{spec.architecture.name} {dataset.name}"[:100]
+    # The id, not the name: a new version must not change what a waiting job means.
     return spec.model_copy(update={"dataset": dataset.id}), name
+
+
+def _find_ready(session: Session, reference: str) -> KnownDataset:
+    try:
+        dataset = find_known(session, reference)
+    except UnknownDataset as error:
+        raise BadField("dataset", message=str(error), hint=error.hint) from None
+    if dataset.status != "ready":
+        message = f"This data set is {dataset.status}, not ready."
+        raise BadField("dataset", message=message, hint=f"GET /v1/datasets/{dataset.id} says how far it is, or why.")
+    return dataset
 
 
 def _fit_pruning(session: Session, spec: PruneSpec) -> tuple[PruneSpec, str]:

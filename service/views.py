@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
-from service.schemas import EventView, JobView, MetricView, ModelView
+from service.house import House
+from service.images import builtin_facts
+from service.schemas import DatasetView, EventView, JobView, MetricView, ModelView, UploadState
+from specs.datasets import BuiltinDataset, split_sizes
+from specs.jobs import TrainSpec
 from store import queue
 from store.database import Session
-from store.tables import Event, Job, Metric, Model
+from store.tables import Dataset, Event, Job, Metric, Model
+from store.uploads import received_bytes
 
 JOB_FIELDS = (
     "id",
@@ -54,4 +60,50 @@ def model_view(model: Model, aliases: Sequence[str]) -> ModelView:
         job=model.job_id,
         latency_ms=model.latency,
         aliases=list(aliases),
+    )
+
+
+DATASET_FIELDS = ("id", "name", "version", "status", "reason", "message", "rejected", "created_at", "ready_at")
+LISTED_REJECTED = 10
+
+
+def dataset_view(row: Dataset, house: House, *, brief: bool = False) -> DatasetView:
+    """A data set as clients see it; a brief one lists only the first rejected files."""
+    fields = {name: getattr(row, name) for name in DATASET_FIELDS}
+    facts = {name: value for name, value in (row.facts or {}).items() if name in DatasetView.model_fields}
+    if brief:
+        fields["rejected"] = row.rejected[:LISTED_REJECTED]
+    if row.status == "uploading":
+        received = received_bytes(house.artifacts, row.id)
+        fields["upload"] = UploadState(received=received, max_bytes=house.settings.max_upload_bytes)
+    return DatasetView(
+        **{**facts, **fields}, job=row.job_id, source=row.spec["source"], max_rejected=row.spec["max_rejected"]
+    )
+
+
+def builtin_view(dataset: BuiltinDataset) -> DatasetView:
+    """A built-in data set as clients see it."""
+    fraction = TrainSpec.model_fields["validation_fraction"].default
+    sizes = {
+        name: split_sizes(dataclasses.replace(dataset, class_images=(count,)), fraction)
+        for name, count in zip(dataset.classes, dataset.class_images, strict=True)
+    }
+    return DatasetView(
+        id=dataset.id,
+        name=dataset.name,
+        version=1,
+        title=dataset.title,
+        status="ready",
+        source={"kind": "builtin", "reference": dataset.source},
+        classes=list(dataset.classes),
+        class_images=dict(zip(dataset.classes, dataset.class_images, strict=True)),
+        class_splits=sizes,
+        splits=split_sizes(dataset, fraction),
+        splits_from="rule",
+        images=dataset.images,
+        channels=dataset.channels,
+        image_size=dataset.image_size,
+        imbalance=max(dataset.class_images) / min(dataset.class_images),
+        rejected_count=0,
+        **builtin_facts(dataset),
     )

@@ -17,11 +17,12 @@ import pytest
 from specs.architectures import ARCHITECTURES
 from specs.augmentations import AUGMENTATIONS
 from specs.datasets import BUILTIN_DATASETS
-from specs.jobs import JOB_SPEC
+from specs.jobs import LANES, STORED_SPEC
 from specs.optimizers import OPTIMIZERS
 from specs.pruning import PRUNING_METHODS
 from specs.registry import Registry
 from specs.schedules import SCHEDULES
+from specs.torchvision_sets import TORCHVISION_SETS
 from workers.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
@@ -94,6 +95,7 @@ REGISTRIES: list[Registry[Any]] = [
     AUGMENTATIONS,
     PRUNING_METHODS,
     BUILTIN_DATASETS,
+    TORCHVISION_SETS,
 ]
 
 
@@ -104,8 +106,9 @@ def test_every_name_of_the_catalogue_is_built_somewhere(registry: Registry[Any])
 
 
 def test_every_kind_of_job_has_a_task() -> None:
-    mapping = JOB_SPEC.json_schema()["discriminator"]["mapping"]
+    mapping = STORED_SPEC.json_schema()["discriminator"]["mapping"]
     assert set(mapping) == set(TASKS)
+    assert sorted(kind for lane in LANES for kind in lane) == sorted(TASKS)
     for target in TASKS.values():
         assert find_spec(target.partition(":")[0]) is not None
 
@@ -113,8 +116,10 @@ def test_every_kind_of_job_has_a_task() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("service.app", {"torch", "torchvision", "nets", "workers", "sklearn"}),
+        ("service.app", {"torch", "torchvision", "nets", "workers", "sklearn", "scipy"}),
         ("workers.consumer", {"torch", "torchvision", "nets", "service", "fastapi"}),
+        ("workers.job", {"torch", "torchvision", "service", "fastapi"}),
+        ("workers.tasks.ingest", {"torch", "torchvision", "service", "fastapi"}),
         ("pruneyard", {"torch", "torchvision", "typer", "rich", "service", "store", "specs"}),
         ("inference.models", {"torch", "fastapi", "sqlalchemy", "store"}),
     ],

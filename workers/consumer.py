@@ -1,21 +1,29 @@
-"""The worker's main loop: claim a job, watch over its child process, take note of how it ended."""
+"""The worker's main loop: claim a job, watch over its child process, take note of how it ended.
+
+It is run once for each lane, on a thread of its own: a job of each may run at a time.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
 import structlog
 
+from specs.jobs import LANES
 from specs.settings import Settings
 from store import queue, workers
 from store.artifacts import Artifacts
 from store.checkpoints import expire_checkpoints
 from store.database import Database
+from store.datasets import remove_unneeded_uploads
 from store.errors import LostClaim, StoreError
 from store.queue import Claim
 from workers.child import Child
@@ -47,7 +55,7 @@ class Progress:
 
 
 class Consumer:
-    """One worker: runs one job at a time until `stop` is set."""
+    """One worker: runs one job of each lane at a time until `stop` is set."""
 
     def __init__(self, settings: Settings, database: Database, artifacts: Artifacts, stop: threading.Event) -> None:
         self._settings = settings
@@ -70,7 +78,7 @@ class Consumer:
             threading.Thread(target=self._enter_devices, args=(incarnation,), daemon=True).start()
         log.info("ready", worker=incarnation)
         try:
-            self._consume(incarnation, heartbeat)
+            self._consume_lanes(incarnation, heartbeat)
         finally:
             heartbeat.stop()
         if heartbeat.lost.is_set():
@@ -84,25 +92,45 @@ class Consumer:
         days = timedelta(days=self._settings.keep_checkpoints_days)
         for job_id in expire_checkpoints(self._database, self._artifacts, older_than=days):
             log.info("checkpoints of an ended job removed", job=job_id)
+        self._remove_uploads()
+
+    def _remove_uploads(self) -> None:
+        """Removes content that nothing reads any more; what cannot be removed now is after the next job."""
+        days = timedelta(days=self._settings.keep_uploads_days)
+        with contextlib.suppress(StoreError, OSError):
+            for dataset_id in remove_unneeded_uploads(self._database, self._artifacts, older_than=days):
+                log.info("content that nothing reads any more removed", dataset=dataset_id)
 
     def _enter_devices(self, incarnation: str) -> None:
         devices = find_devices()
         with self._database.write() as session:
             workers.set_devices(session, incarnation, devices)
 
-    def _consume(self, incarnation: str, heartbeat: Heartbeat) -> None:
+    def _consume_lanes(self, incarnation: str, heartbeat: Heartbeat) -> None:
+        with ThreadPoolExecutor(len(LANES), thread_name_prefix="lane") as threads:
+            lanes = [threads.submit(self._consume, incarnation, heartbeat, kinds) for kinds in LANES]
+            # Short waits: on Windows a long one would keep signals waiting too.
+            while not wait(lanes, timeout=IDLE_SECONDS, return_when=FIRST_COMPLETED).done:
+                pass
+            # A lane that cannot go on ends the worker: half of one would look like a whole one.
+            self._stop.set()
+        for lane in lanes:
+            lane.result()
+
+    def _consume(self, incarnation: str, heartbeat: Heartbeat, kinds: Sequence[str]) -> None:
         while not self._stop.is_set() and not heartbeat.lost.is_set():
-            claim = self._claim(incarnation, heartbeat)
+            claim = self._claim(incarnation, heartbeat, kinds)
             if claim is None:
                 self._stop.wait(IDLE_SECONDS)
             else:
                 self._attend(claim, heartbeat)
+                self._remove_uploads()
 
-    def _claim(self, incarnation: str, heartbeat: Heartbeat) -> Claim | None:
+    def _claim(self, incarnation: str, heartbeat: Heartbeat, kinds: Sequence[str]) -> Claim | None:
         try:
             with self._database.write() as session:
                 if workers.beat(session, incarnation):
-                    return queue.claim(session, incarnation)
+                    return queue.claim(session, incarnation, kinds=kinds)
         except StoreError:
             return None
         heartbeat.lost.set()

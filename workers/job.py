@@ -17,6 +17,7 @@ import structlog
 
 from formats.files import DamagedFiles
 from formats.logs import configure_logs
+from ingest.errors import IngestError
 from nets.errors import (
     BatchTooSmall,
     CheckpointLost,
@@ -33,7 +34,7 @@ from store.artifacts import Artifacts
 from store.database import Database
 from store.errors import LostClaim, NotFound, StorageFull, StoreBusy
 from store.queue import Claim
-from workers.run import Run
+from workers.run import Run, Stopped
 from workers.tasks import TASKS
 
 NICENESS = 10
@@ -95,8 +96,9 @@ def _run(run: Run) -> int:
     except LostClaim as error:
         log.warning("this job is somebody else's now", error=str(error))
     except Interrupted:
-        with run.database.write() as session:
-            queue.release(session, run.claim, message="The worker was shut down; the job goes on from its checkpoint.")
+        _release(run, "The worker was shut down; the job goes on from its checkpoint.")
+    except Stopped:
+        _release(run, "The worker was shut down; the job begins anew.")
     except StoreBusy as error:
         # The worker counts this as a crash: the job is tried again from its checkpoint.
         log.warning("the database is held by somebody else", error=str(error))
@@ -109,10 +111,17 @@ def _run(run: Run) -> int:
     return 0
 
 
+def _release(run: Run, message: str) -> None:
+    with run.database.write() as session:
+        queue.release(session, run.claim, message=message)
+
+
 def _explain(error: Exception) -> tuple[str, str]:
     """One word for programs and a sentence for people."""
     if is_out_of_memory(error):
         return "out_of_memory", "There is not enough memory for this job. Try a smaller batch_size or image_size."
+    if isinstance(error, IngestError):
+        return error.reason, str(error)
     for kind, reason in REASONS.items():
         if isinstance(error, kind):
             return reason, str(error)

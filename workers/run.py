@@ -1,4 +1,4 @@
-"""One attempt at one job, as its task sees it: reports progress, keeps checkpoints, publishes the model.
+"""One attempt at one job, as its task sees it: reports progress, keeps checkpoints, may be asked to stop.
 
 All writes are fenced by the claim: once the job is no longer ours they raise LostClaim.
 """
@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nets.training import EpochRow
 from specs.settings import Settings
 from store import metrics, queue
 from store.artifacts import Artifacts
@@ -22,7 +21,14 @@ from store.database import Database
 from store.errors import StoreBusy
 from store.queue import Claim
 
+if TYPE_CHECKING:
+    from nets.training import EpochRow  # torch, which not every job needs
+
 REPORT_SECONDS = 0.5
+
+
+class Stopped(Exception):
+    """The job was asked to stop where it has nothing to keep: another attempt begins anew."""
 
 
 class Run:
@@ -50,16 +56,24 @@ class Run:
 
     def on_step(self, *, epoch: int, epochs: int, fraction: float) -> None:
         """Called after each training step; `fraction` is of the whole training."""
+        self._advance({"epoch": epoch, "epochs": epochs}, fraction)
+
+    def on_files(self, phase: str, done: int, total: int | None) -> None:
+        """Called as a data set is read or decoded, with what is done of the total; raises Stopped on request."""
+        if self._stop.is_set():
+            raise Stopped
+        if phase != self._phase:
+            self._began, self._progress = None, None
+            self.enter(phase)
+        # Of a stream whose end is not in sight only what is done can be told.
+        self._advance({"done": done, "total": total}, min(1.0, done / total) if total else 0.0)
+
+    def _advance(self, counts: dict[str, int | None], fraction: float) -> None:
         self._steps += 1
         clock = time.monotonic()
         if self._began is None:
             self._began = (clock, fraction)
-        self._progress = {
-            "epoch": epoch,
-            "epochs": epochs,
-            "fraction": round(fraction, 4),
-            "eta_seconds": self._eta(clock, fraction),
-        }
+        self._progress = {**counts, "fraction": round(fraction, 4), "eta_seconds": self._eta(clock, fraction)}
         if clock - self._reported_at >= REPORT_SECONDS:
             self._report()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from formats.images import FORMATS, MEDIA_TYPES
@@ -19,6 +20,7 @@ from specs.optimizers import OPTIMIZERS
 from specs.options import Entry
 from specs.pruning import PRUNING_METHODS, PruningMethod
 from specs.schedules import SCHEDULES
+from specs.torchvision_sets import TORCHVISION_SETS, TorchvisionSet
 from store.models import count_models
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
@@ -80,6 +82,31 @@ def list_pruning_methods() -> Page[EntryView]:
     return Page(items=[_view(entry) for entry in PRUNING_METHODS.values()])
 
 
+class TorchvisionView(Schema):
+    """A data set that torchvision reads; `files` can be placed by hand where there is no internet."""
+
+    name: str
+    title: str
+    classes: int
+    channels: int
+    splits: dict[str, int]
+    source: str
+    licence: str | None
+    files: list[str] = Field(description="Paths below the folder `downloads` of the data folder.")
+
+
+@router.get("/torchvision-datasets", summary="Data sets that torchvision knows")
+def list_torchvision_sets() -> Page[TorchvisionView]:
+    return Page(items=[_torchvision_view(entry) for entry in TORCHVISION_SETS.values()])
+
+
+def _torchvision_view(entry: TorchvisionSet) -> TorchvisionView:
+    fields = ("name", "title", "classes", "channels", "source", "licence")
+    files = [f"{entry.folder}/{name}" for name in entry.files]
+    splits = {str(split): count for split, count in entry.splits.items()}
+    return TorchvisionView(**{name: getattr(entry, name) for name in fields}, splits=splits, files=files)
+
+
 class Devices(Schema):
     """Devices that workers train on, and that predictions run on."""
 
@@ -101,6 +128,9 @@ class Limits(Schema):
     max_pixels: int
     max_images_per_request: int
     max_queued_images: int
+    max_upload_bytes: int
+    max_image_bytes: int
+    max_dataset_files: int
     image_formats: list[str]
     image_media_types: list[str]
     runtimes: list[str]
@@ -117,6 +147,9 @@ def get_limits(house: TheHouse) -> Limits:
         max_pixels=settings.max_pixels,
         max_images_per_request=min(MAX_IMAGES, settings.max_queued_images),
         max_queued_images=settings.max_queued_images,
+        max_upload_bytes=settings.max_upload_bytes,
+        max_image_bytes=settings.max_image_bytes,
+        max_dataset_files=settings.max_dataset_files,
         image_formats=list(FORMATS),
         image_media_types=list(MEDIA_TYPES),
         runtimes=list(RUNTIMES),

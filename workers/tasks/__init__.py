@@ -7,5 +7,6 @@ TASKS: Mapping[str, str] = MappingProxyType(
     {
         "train": "workers.tasks.train:train",
         "prune": "workers.tasks.prune:prune",
+        "ingest": "workers.tasks.ingest:ingest",
     }
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from nets import datasets, devices, pruning, training
+from nets import devices, pruning, training
 from nets.publishing import Publication, load_network
-from specs.datasets import BUILTIN_DATASETS
 from specs.jobs import FineTune, PruneSpec, TrainSpec
 from store import models
 from store.ids import new_id
+from workers.data import load_data
 from workers.publishing import publish
 from workers.run import Run
 from workers.scores import scores
@@ -20,9 +20,9 @@ def prune(run: Run, spec: PruneSpec) -> None:
         parent = models.find_model(session, spec.model)
     network, manifest = load_network(run.artifacts.model(parent.id))
     origin = TrainSpec.model_validate(manifest.training["train"])
-    source = BUILTIN_DATASETS[origin.dataset.removeprefix("ds_")]
-    data = datasets.load(
-        source,
+    data = load_data(
+        run,
+        origin.dataset,
         image_size=manifest.preprocessing.image_size,
         seed=origin.seed,
         validation_fraction=origin.validation_fraction,
@@ -43,7 +43,7 @@ def prune(run: Run, spec: PruneSpec) -> None:
         kind="pruned",
         architecture=manifest.architecture,
         data=data,
-        dataset={"id": source.id},
+        dataset={"id": origin.dataset},
         training={**manifest.training, "prune": spec.model_dump(mode="json")},
         lineage={"job": run.claim.job_id, "parent": parent.id, "best_epoch": best_epoch},
         metrics=metrics,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import psutil
 
-from nets import architectures, datasets, devices, training
+from nets import architectures, devices, training
 from nets.memory import check_fits
 from nets.publishing import Publication
-from specs.datasets import BUILTIN_DATASETS
 from specs.jobs import TrainSpec
 from store.ids import new_id
+from workers.data import load_data
 from workers.publishing import publish
 from workers.run import Run
 from workers.scores import scores
@@ -18,19 +18,16 @@ from workers.scores import scores
 def train(run: Run, spec: TrainSpec) -> None:
     """The task of a train job."""
     run.enter("loading")
-    source = BUILTIN_DATASETS[spec.dataset.removeprefix("ds_")]
-    image_size = spec.image_size or source.image_size
-    data = datasets.load(source, image_size=image_size, seed=spec.seed, validation_fraction=spec.validation_fraction)
-    check_fits(
-        spec.architecture,
-        classes=len(data.classes),
-        channels=data.channels,
-        image_size=image_size,
-        available=psutil.virtual_memory().available,
+    data = load_data(
+        run,
+        spec.dataset,
+        image_size=spec.image_size,
+        seed=spec.seed,
+        validation_fraction=spec.validation_fraction,
     )
-    network = architectures.build(
-        spec.architecture, classes=len(data.classes), channels=data.channels, image_size=image_size, seed=spec.seed
-    )
+    look = {"classes": len(data.classes), "channels": data.channels, "image_size": data.image_size}
+    check_fits(spec.architecture, **look, available=psutil.virtual_memory().available)
+    network = architectures.build(spec.architecture, **look, seed=spec.seed)
     run.enter("training")
     result = training.train(network, data, plan_of(spec), run)
     run.enter("evaluating")
@@ -39,7 +36,7 @@ def train(run: Run, spec: TrainSpec) -> None:
         kind="trained",
         architecture=spec.architecture.model_dump(mode="json"),
         data=data,
-        dataset={"id": source.id},
+        dataset={"id": spec.dataset},
         training={"train": spec.model_dump(mode="json")},
         lineage={"job": run.claim.job_id, "parent": None, "best_epoch": result.best_epoch},
         metrics=scores(result.network, data),

@@ -1,0 +1,74 @@
+"""Data sets as jobs name them: the built-in ones and those that users brought, in one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from specs.datasets import BUILTIN_DATASETS, BuiltinDataset
+from specs.registry import nearest
+from specs.splits import TEST_FRACTION, share
+from store import datasets
+from store.database import Session
+from store.errors import NotFound
+from store.tables import Dataset
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """What a job must fit: `class_splits` counts the images of each class in each split."""
+
+    id: str
+    name: str
+    status: str
+    class_splits: Mapping[str, Mapping[str, int]]
+    validation_given: bool
+
+    def training_images(self, validation_fraction: float) -> int:
+        """Images that train: what remains when the validation split is made, unless that came with the set."""
+        if self.validation_given:
+            return sum(counts["train"] for counts in self.class_splits.values())
+        pools = [counts["train"] + counts["validation"] for counts in self.class_splits.values()]
+        return sum(pool - share(pool, validation_fraction) for pool in pools)
+
+
+class UnknownDataset(LookupError):
+    """No data set has this id or name; `hint` offers the nearest name."""
+
+    def __init__(self, hint: str) -> None:
+        super().__init__("There is no data set of this id or name.")
+        self.hint = hint
+
+
+def find_builtin(reference: str) -> BuiltinDataset | None:
+    """The built-in data set of this id or name."""
+    return next((entry for entry in BUILTIN_DATASETS.values() if reference in {entry.id, entry.name}), None)
+
+
+def find_known(session: Session, reference: str) -> KnownDataset:
+    """The data set of this id or name; UnknownDataset with the nearest one."""
+    builtin = find_builtin(reference)
+    if builtin is not None:
+        return _builtin(builtin)
+    try:
+        return _brought(datasets.find(session, reference))
+    except NotFound:
+        raise UnknownDataset(nearest(reference, [*BUILTIN_DATASETS, *datasets.names(session)])) from None
+
+
+def _builtin(dataset: BuiltinDataset) -> KnownDataset:
+    counts = dict(zip(dataset.classes, dataset.class_images, strict=True))
+    splits = {name: _parts(count) for name, count in counts.items()}
+    return KnownDataset(dataset.id, dataset.name, "ready", splits, validation_given=False)
+
+
+def _parts(images: int) -> dict[str, int]:
+    test = share(images, TEST_FRACTION)
+    return {"train": images - test, "validation": 0, "test": test}
+
+
+def _brought(row: Dataset) -> KnownDataset:
+    facts: dict[str, Any] = row.facts or {}
+    given = facts.get("splits_from") in {"given", "given validation"}
+    return KnownDataset(row.id, row.name, row.status, facts.get("class_splits", {}), validation_given=given)

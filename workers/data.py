@@ -1,0 +1,103 @@
+"""The data set of a job, ready to train on: built in, or decoded once and mapped by every job that asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from formats.arrays import ARRAY_NAME, DecodedArray, open_array
+from formats.datasets import DatasetManifest, Pack, read_dataset
+from formats.files import DamagedFiles
+from formats.images import ImageShape
+from ingest.arrays import build
+from ingest.splits import job_splits
+from nets.datasets import Dataset, Moments, assemble, load
+from nets.pixels import Pixels
+from specs.datasets import BUILTIN_DATASETS
+from store.artifacts import Artifacts
+from workers.run import Run
+
+log = structlog.get_logger()
+
+
+def load_data(run: Run, dataset_id: str, *, image_size: int | None, seed: int, validation_fraction: float) -> Dataset:
+    """The data set of this id, split for a job; `image_size` None takes the one that the set suggests."""
+    builtin = next((entry for entry in BUILTIN_DATASETS.values() if entry.id == dataset_id), None)
+    if builtin is not None:
+        size = image_size or builtin.image_size
+        return load(builtin, image_size=size, seed=seed, validation_fraction=validation_fraction)
+    directory = run.artifacts.dataset(dataset_id)
+    manifest = read_dataset(directory)
+    shape = ImageShape(image_size or manifest.image_size, manifest.channels)
+    array = decoded(run, manifest, directory, shape)
+    with Pack(directory) as pack:
+        return assemble(
+            Pixels(array.pixels),
+            Moments(array.sums, array.squares),
+            labels=pack.index.label.astype(np.int64),
+            splits=job_splits(pack.index, seed=seed, validation_fraction=validation_fraction),
+            classes=manifest.classes,
+            fingerprint=manifest.fingerprint,
+        )
+
+
+def decoded(run: Run, manifest: DatasetManifest, directory: Path, shape: ImageShape) -> DecodedArray:
+    """The images of a set at this size, from the cache or made now."""
+    path = run.artifacts.array(manifest.id, size=shape.size, channels=shape.channels)
+    found = _cached(path, manifest)
+    if found is None:
+        _make_room(run, keep=path)
+        _decode(run, directory, path, shape)
+        found = open_array(path)
+        _make_room(run, keep=path)
+    with contextlib.suppress(OSError):
+        os.utime(path / ARRAY_NAME)
+    return found
+
+
+def _cached(path: Path, manifest: DatasetManifest) -> DecodedArray | None:
+    try:
+        array = open_array(path)
+    except DamagedFiles as error:
+        if path.exists():
+            log.warning("decoded images are damaged and made again", path=path.name, error=str(error))
+        return None
+    return array if array.manifest.fingerprint == manifest.fingerprint else None
+
+
+def _decode(run: Run, directory: Path, path: Path, shape: ImageShape) -> None:
+    run.artifacts.remove(path)
+    try:
+        with run.artifacts.new_directory(path) as filling:
+            build(directory, filling, shape, run.on_files)
+    except OSError:
+        # Another job may have made the same in the meantime: then its directory stands in the way of ours.
+        if not path.exists():
+            raise
+
+
+def _make_room(run: Run, *, keep: Path) -> None:
+    """Removes decoded images, the least recently used first, until the folder is within its quota."""
+    quota = run.settings.array_cache_bytes
+    kept = sorted(_used(run.artifacts), key=lambda entry: entry[0], reverse=True)
+    total = 0
+    for _, size, path in kept:
+        total += size
+        if total > quota and path != keep:
+            log.info("decoded images removed: the folder is full", path=path.name)
+            # A job that has them mapped keeps them until it ends; where the system refuses, they stay.
+            run.artifacts.remove(path)
+
+
+def _used(artifacts: Artifacts) -> list[tuple[float, int, Path]]:
+    """When each decoded array was last used, its bytes and where it is."""
+    found = []
+    for path in artifacts.arrays():
+        with contextlib.suppress(OSError):
+            size = sum(file.stat().st_size for file in path.iterdir())
+            found.append(((path / ARRAY_NAME).stat().st_mtime, size, path))
+    return found

@@ -50,7 +50,8 @@ MAX_REJECTED_LISTED = 1000
 class Request:
     """What data set to make: its id and name, where it comes from, and the bounds of what is put up with.
 
-    `max_rejected` is the share of files that may be unusable, `max_pixels` a bound on each image.
+    `max_rejected` is the share of files that may be unusable, `max_pixels` a bound on each image. `notes` are
+    sentences of whoever supplies the files, read once these have come to an end; they become warnings.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Request:
     source: Mapping[str, Any] = field(default_factory=dict)
     max_rejected: float = 0.01
     max_pixels: int = DEFAULT_MAX_PIXELS
+    notes: Sequence[str] = ()
     threads: int = field(default_factory=default_threads)
 
 
@@ -176,7 +178,7 @@ def _describe(
         rejected_count=len(labelling.rejected),
         rejected=tuple(rejected),
         ignored=labelling.ignored,
-        warnings=(*labelling.warnings, *assignment.warnings),
+        warnings=(*request.notes, *labelling.warnings, *assignment.warnings),
         fingerprint=_fingerprint(index, classes),
         source=dict(request.source),
         created=datetime.now(UTC),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pkgutil import resolve_name
 from typing import Any
 
@@ -21,7 +21,15 @@ from specs.settings import Settings
 from store import datasets, queue
 from workers.run import Run
 
-Files = Iterable[Member | Rejected]
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a source, one after the other, and sentences on them that may grow until the last has come."""
+
+    stream: Iterable[Member | Rejected]
+    notes: Sequence[str] = ()
+
+
 LISTED_REJECTED = 1000
 
 
@@ -50,35 +58,37 @@ def ingest(run: Run, spec: IngestSpec) -> None:
 def _make(run: Run, dataset_id: str, wanted: DatasetSpec) -> DatasetManifest:
     target = run.artifacts.dataset(dataset_id)
     run.artifacts.remove(target)  # left by an attempt that could not write its end
+    files = SOURCES[wanted.source.kind](run, dataset_id, wanted.source)
     request = Request(
         id=dataset_id,
         name=wanted.name,
         max_rejected=wanted.max_rejected,
         source=wanted.source.model_dump(mode="json"),
         max_pixels=run.settings.max_pixels,
+        notes=files.notes,
     )
-    files = SOURCES[wanted.source.kind](run, dataset_id, wanted.source)
     with run.artifacts.new_directory(target) as directory:
-        return make_dataset(files, directory, request, run.on_files)
+        return make_dataset(files.stream, directory, request, run.on_files)
 
 
 def _uploaded(run: Run, dataset_id: str, _source: UploadSource) -> Files:
     path = run.artifacts.upload(dataset_id)
     _limit(run.settings)
-    return read_archive(path, _limits(run.settings))
+    return Files(read_archive(path, _limits(run.settings)))
 
 
 def _folder(run: Run, _dataset_id: str, source: FolderSource) -> Files:
     # Looked at again: the folder may have become a link to elsewhere meanwhile.
     path = resolve_below(source.path, run.settings.data_roots)
     _limit(run.settings)
-    return read_folder(path, _limits(run.settings))
+    return Files(read_folder(path, _limits(run.settings)))
 
 
 def _torchvision(run: Run, _dataset_id: str, source: TorchvisionSource) -> Files:
     # By its name: torch, which it needs, is not loaded for the other sources, nor would it fit into their limits.
     reading = resolve_name("nets.torchvision_sets:open_set")(source.name, run.artifacts.downloads())
-    return (Member(image.path, image.data, image.label, image.split) for image in reading.images)
+    images = (Member(image.path, image.data, image.label, image.split) for image in reading.images)
+    return Files(images, reading.notes)
 
 
 SOURCES: dict[str, Callable[[Run, str, Any], Files]] = {

@@ -202,6 +202,18 @@ def test_an_original_is_upright_opaque_and_of_the_first_frame() -> None:
         assert still.min() == 200
 
 
+def many_frames(kind: str) -> bytes:
+    frames = [Image.new("L", (8, 8), level % 256) for level in range(200, 1000)]
+    file = io.BytesIO()
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:], lossless=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("data", [many_frames("GIF"), many_frames("WEBP"), many_frames("GIF")[:2000]])
+def test_of_many_frames_only_the_first_is_looked_at(data: bytes) -> None:
+    assert (decode_original(data) == 200).all()
+
+
 def test_originals_agree_with_what_networks_get() -> None:
     image = gradient(24, 24)
     assert (original(image) == decode_image(png(image), ImageShape(24, 1))).all()

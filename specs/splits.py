@@ -73,14 +73,6 @@ def split_pool(
     return _without(train, contents, {contents[number] for number in validation}), validation
 
 
-def without_overlap(contents: Sequence[bytes], splits: Splits) -> Splits:
-    """Splits that came with a set, less the images of one that show what another shows; test goes before validation."""
-    tested = {contents[number] for number in splits.test}
-    validation = _without(splits.validation, contents, tested)
-    held_out = tested.union(contents[number] for number in validation)
-    return Splits(_without(splits.train, contents, held_out), validation, splits.test)
-
-
 def _classes(numbers: Iterable[int], labels: Sequence[int]) -> list[list[int]]:
     members: dict[int, list[int]] = defaultdict(list)
     for number in numbers:

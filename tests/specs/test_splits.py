@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from formats.digits import read_digits
 from specs.datasets import BUILTIN_DATASETS, split_sizes
-from specs.splits import Splits, choose_test, share, split_contents, split_pool, without_overlap
+from specs.splits import Splits, choose_test, share, split_contents, split_pool
 
 # Few contents, so that twins are many, within classes and across them.
 SETS = st.lists(st.tuples(st.integers(0, 30).map(lambda n: b"%d" % n), st.integers(0, 3)), min_size=1, max_size=120)
@@ -99,19 +99,6 @@ def test_a_pool_never_shows_what_is_outside_of_it(
     outside = [number for number in range(len(images)) if number not in pool]
     assert_disjoint(contents, Splits(train, validation, outside))
     assert set(train + validation) <= set(pool)
-
-
-@given(SETS, st.data())
-def test_splits_that_came_with_a_set_lose_what_overlaps(images: list[tuple[bytes, int]], data: st.DataObject) -> None:
-    contents = [content for content, _ in images]
-    parts: tuple[list[int], list[int], list[int]] = ([], [], [])
-    for number in range(len(images)):
-        data.draw(st.sampled_from(parts)).append(number)
-    splits = without_overlap(contents, Splits(*parts))
-    assert_disjoint(contents, splits)
-    assert splits.test == parts[2]
-    assert shown(contents, splits.validation) == shown(contents, parts[1]) - shown(contents, parts[2])
-    assert shown(contents, splits.train) == shown(contents, parts[0]) - shown(contents, parts[1] + parts[2])
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.2, 0.5, 0.9])

@@ -179,8 +179,13 @@ class Index:
 
     def contents(self) -> list[bytes]:
         """What each image shows, as the rule of splits wants it: the 32 bytes of its pixel hash."""
-        joined = self.pixel_sha256.tobytes()
-        return [joined[start : start + 32] for start in range(0, len(joined), 32)]
+        return contents_of(self.pixel_sha256)
+
+
+def contents_of(pixel_sha256: NDArray[np.uint8]) -> list[bytes]:
+    """Pixel hashes, uint8 (N, 32), as N objects of 32 bytes."""
+    joined = pixel_sha256.tobytes()
+    return [joined[start : start + 32] for start in range(0, len(joined), 32)]
 
 
 _COLUMNS: Mapping[str, tuple[type[np.generic], tuple[int, ...]]] = {

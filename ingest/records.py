@@ -68,9 +68,8 @@ class Paths(Sequence[str]):
 class Table:
     """Images in the order of the index (see `formats.datasets`), a row each in every column; `split` as it was given.
 
-    `label` is a place in the sorted names of classes. `content` numbers what the images show, from 0 upwards.
-    `format` is a place in
-    `formats.images.FORMATS`. `mean` and `mean_square` are float64 (N, 3), of pixels of 0 to 255.
+    `label` is a place in the sorted names of classes, `format` one in `formats.images.FORMATS`. `content` numbers
+    what the images show, from 0 upwards. `mean` and `mean_square` are float64 (N, 3), of pixels of 0 to 255.
     """
 
     offset: NDArray[np.int64]

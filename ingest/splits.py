@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.datasets import LEFT_OUT, POOL, TEST, VALIDATION, Index, SplitsFrom
+from formats.datasets import LEFT_OUT, POOL, TEST, VALIDATION, Index, SplitsFrom, contents_of
 from ingest.errors import BadDataset
 from ingest.records import Table, content_numbers
 from specs.splits import Splits, choose_test, split_pool
@@ -50,7 +50,7 @@ def job_splits(index: Index, *, seed: int, validation_fraction: float) -> Splits
     train: list[NDArray[np.int64]] = []
     validate: list[NDArray[np.int64]] = []
     for rows in _by_class(index.label, index.split):
-        contents, labels = _contents(index.pixel_sha256[rows]), [0] * len(rows)
+        contents, labels = contents_of(index.pixel_sha256[rows]), [0] * len(rows)
         parts = split_pool(contents, labels, range(len(rows)), seed=seed, validation_fraction=validation_fraction)
         train.append(rows[parts[0]])
         validate.append(rows[parts[1]])
@@ -63,7 +63,7 @@ def job_splits(index: Index, *, seed: int, validation_fraction: float) -> Splits
 def _chosen_test(table: Table) -> NDArray[np.int64]:
     """The test split by the rule."""
     chosen = [
-        rows[choose_test(_contents(table.pixel_sha256[rows]), [0] * len(rows))]
+        rows[choose_test(contents_of(table.pixel_sha256[rows]), [0] * len(rows))]
         for rows in _by_class(table.label, table.split)
     ]
     return np.concatenate(chosen)
@@ -74,11 +74,6 @@ def _by_class(label: NDArray[np.int32], split: NDArray[np.uint8]) -> list[NDArra
     pool = np.flatnonzero(split == POOL)
     ordered = pool[np.argsort(label[pool], kind="stable")]
     return np.split(ordered, np.flatnonzero(np.diff(label[ordered])) + 1)
-
-
-def _contents(pixel_sha256: NDArray[np.uint8]) -> list[bytes]:
-    joined = pixel_sha256.tobytes()
-    return [joined[start : start + 32] for start in range(0, len(joined), 32)]
 
 
 def _shown(content: NDArray[np.int32], chosen: NDArray[np.bool_] | list[int]) -> NDArray[np.bool_]:
@@ -95,9 +90,10 @@ def _check_classes(table: Table, codes: NDArray[np.uint8], classes: Sequence[str
         if count >= needed:
             continue
         wanted = "one to train" if needed == 1 else "one to train and one to validate"
+        images = "distinct image" if count == 1 else "distinct images"
         message = (
-            f'The class "{name}" has {count} different images of its own left beside the test split; '
-            f"at least {needed} are needed, {wanted}."
+            f'The class "{name}" has {count} {images} of its own left beside the test split; '
+            f"at least {needed} {'is' if needed == 1 else 'are'} needed, {wanted}."
         )
         raise BadDataset(
             "too_few_images", message, "Add images to this class (3 in all make every split), or remove it."

@@ -68,7 +68,7 @@ def _decoded(pack: Pack, shape: ImageShape, threads: int) -> Generator[_Decoded,
         found = [moments(image) for image in pixels]
         return _Decoded(numbers, pixels, np.stack([one for one, _ in found]), np.stack([two for _, two in found]))
 
-    batches = Batches(decode, size=lambda number: int(index.length[number]) + row_bytes, threads=threads)
+    batches = Batches(decode, size=lambda number: max(int(index.length[number]), row_bytes), threads=threads)
     return batches.run(np.argsort(index.offset, kind="stable").tolist())
 
 

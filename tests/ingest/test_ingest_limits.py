@@ -14,18 +14,22 @@ from formats.images import BadImage, decode_original
 from ingest.decoding import BATCH_ITEMS, SMALL_PIXELS, WAITING_BYTES, Batches, PixelBudget
 from tests.ingest.samples import image
 
+SIZES = [1, 10_000]  # of an item: too small for threads, and not
 
-def test_results_come_in_order_whatever_takes_longer() -> None:
+
+@pytest.mark.parametrize("size", SIZES)
+def test_results_come_in_order_whatever_takes_longer(size: int) -> None:
     def work(batch: list[int]) -> list[int]:
         time.sleep(0.001 * (batch[0] % 7))
         return [number * 2 for number in batch]
 
-    results = list(Batches(work, size=lambda _: 1, threads=4).run(range(1000)))
+    results = list(Batches(work, size=lambda _: size, threads=4).run(range(1000)))
     assert [number for result in results for number in result] == list(range(0, 2000, 2))
     assert max(map(len, results)) == BATCH_ITEMS
 
 
-def test_few_items_are_taken_ahead_of_what_is_done() -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_few_items_are_taken_ahead_of_what_is_done(size: int) -> None:
     taken = 0
 
     def stream() -> Iterator[int]:
@@ -35,7 +39,7 @@ def test_few_items_are_taken_ahead_of_what_is_done() -> None:
             yield number
 
     most = done = 0
-    for result in Batches(len, size=lambda _: 1, threads=2).run(stream()):
+    for result in Batches(len, size=lambda _: size, threads=2).run(stream()):
         done += result
         most = max(most, taken - done)
     assert done == 10_000
@@ -62,15 +66,23 @@ def test_large_items_wait_for_each_other() -> None:
     assert most <= 2
 
 
-def test_the_first_error_ends_it_and_threads_are_gone() -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_the_first_error_ends_it_and_threads_are_gone(size: int) -> None:
     def work(batch: list[int]) -> None:
         if batch[0] >= 640:
             raise ZeroDivisionError
 
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError):
-        list(Batches(work, size=lambda _: 1, threads=4).run(range(100_000)))
+        list(Batches(work, size=lambda _: size, threads=4).run(range(100_000)))
     assert threading.active_count() == before
+
+
+def test_large_items_are_worked_on_side_by_side() -> None:
+    together = threading.Barrier(2, timeout=30)
+    for _ in Batches(lambda _: together.wait(), size=lambda _: 1_000_000, threads=2).run(range(4)):
+        pass
+    assert not together.broken
 
 
 def test_pixels_decoded_at_a_time_stay_within_the_budget() -> None:

@@ -104,7 +104,7 @@ def _walk(folder: _Folder, meter: Meter) -> Iterator[Member | Rejected]:
 
 def _read(folder: _Folder, entry: os.DirEntry[str], path: str, meter: Meter) -> Iterator[Member | Rejected]:
     try:
-        if _is_link(entry):
+        if _is_junction(entry):
             yield _not_regular(path)
         elif not entry.is_dir(follow_symlinks=False):
             yield _read_file(folder, entry, path, meter)
@@ -117,10 +117,11 @@ def _read(folder: _Folder, entry: os.DirEntry[str], path: str, meter: Meter) -> 
         yield Rejected(path, "unreadable", f"This cannot be read: {error.strerror}.")
 
 
-def _is_link(entry: os.DirEntry[str]) -> bool:
-    if sys.platform == "win32" and entry.stat(follow_symlinks=False).st_reparse_tag == stat.IO_REPARSE_TAG_MOUNT_POINT:
-        return True
-    return entry.is_symlink()
+def _is_junction(entry: os.DirEntry[str]) -> bool:
+    """Whether this is the other kind of link to folders that Windows has, which Python takes for a folder."""
+    if sys.platform == "win32":
+        return entry.stat(follow_symlinks=False).st_reparse_tag == stat.IO_REPARSE_TAG_MOUNT_POINT
+    return False
 
 
 def _read_file(folder: _Folder, entry: os.DirEntry[str], path: str, meter: Meter) -> Member | Rejected:

@@ -106,7 +106,7 @@ def _find_directory(file: BinaryIO) -> _Directory:
     _, disk, first_disk, _, entries, size, start, _ = END.unpack_from(tail, at)
     directory = _Directory(start, size, entries, is_64=False)
     if entries == UNKNOWN_16 or UNKNOWN_32 in {size, start}:
-        directory, end = _find_directory_64(file, end) or (directory, end)
+        directory = _find_directory_64(file, end) or directory
     if disk not in {0, UNKNOWN_16} or first_disk not in {0, UNKNOWN_16}:
         raise _damaged("The zip archive is one of several parts.")
     if directory.start + directory.size > end:
@@ -124,8 +124,8 @@ def _find_end(tail: bytes) -> int:
     raise _damaged("The zip archive has no directory at its end: it was cut off, or something was added to it.")
 
 
-def _find_directory_64(file: BinaryIO, end: int) -> tuple[_Directory, int] | None:
-    """The directory by the 64-bit records before the end, and where these begin; None if there are none."""
+def _find_directory_64(file: BinaryIO, end: int) -> _Directory | None:
+    """The directory by the 64-bit records before the end; None if there are none."""
     if end < END_64_LOCATOR.size:
         return None
     magic, _, position, disks = END_64_LOCATOR.unpack(_read(file, end - END_64_LOCATOR.size, END_64_LOCATOR.size))
@@ -136,7 +136,7 @@ def _find_directory_64(file: BinaryIO, end: int) -> tuple[_Directory, int] | Non
     magic, *_, entries, size, start = END_64.unpack(_read(file, position, END_64.size))
     if magic != END_64_MAGIC:
         raise _damaged("The end of the zip archive is damaged.")
-    return _Directory(start, size, entries, is_64=True), position
+    return _Directory(start, size, entries, is_64=True)
 
 
 def _find_begins(file: BinaryIO, directory: _Directory, meter: Meter) -> Sequence[int]:
@@ -149,7 +149,7 @@ def _find_begins(file: BinaryIO, directory: _Directory, meter: Meter) -> Sequenc
         (offset,) = OFFSET.unpack_from(block, at + ENTRY.size - OFFSET.size)
         if offset == UNKNOWN_32:
             offset = _parse_entry(block, at, length).offset
-        if offset >= directory.start:
+        if offset >= directory.start:  # among others those that no file can have
             raise _damaged("A file lies outside the zip archive.")
         begins.append(offset)
     if not directory.declares(len(begins)):

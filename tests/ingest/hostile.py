@@ -76,6 +76,15 @@ def end_part(entries: int, size: int, start: int, disk: int = 0) -> bytes:
     return struct.pack("<4s4H2LH", b"PK\x05\x06", disk, disk, entries, entries, size, start, 0)
 
 
+def end_64_part(entries: int, size: int, start: int, at: int | None = None) -> bytes:
+    """The records that come before the end of a large archive; they lie behind the directory unless told otherwise."""
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, entries, entries, size, start)
+    return record + struct.pack("<4sLQL", b"PK\x06\x07", 0, start + size if at is None else at, 1)
+
+
+ANY_END = end_part(0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+
+
 def zip_of(*entries: ZipEntry) -> bytes:
     """A zip archive of these entries."""
     body, directory = b"", b""
@@ -139,9 +148,20 @@ def zip_of_a_million(*, declared: bool) -> bytes:
     body, directory = local_part(entry), directory_part(entry, 0) * count
     if not declared:
         return body + directory + end_part(count % (1 << 16), len(directory), len(body))
-    end_64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, len(directory), len(body))
-    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(body) + len(directory), 1)
-    return body + directory + end_64 + locator + end_part(0xFFFF, len(directory), len(body))
+    return body + directory + end_64_part(count, len(directory), len(body)) + ANY_END
+
+
+def zip_by_its_end(entries: int, size: int, start: int) -> bytes:
+    """A zip archive without directory, whose end tells of one."""
+    body = local_part(ZipEntry(b"1.jpg"))
+    return body + end_64_part(entries, size, start, len(body)) + ANY_END
+
+
+def zip_with_deflated(data: bytes, end: int = zlib.Z_FINISH, behind: bytes = b"") -> bytes:
+    """A zip archive with a deflated file whose stream ends in this way."""
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    packed = packer.compress(data) + packer.flush(end) + behind
+    return zip_with(data=packed, method=8, size=len(data), crc=zlib.crc32(data))
 
 
 def zip_by_lzma() -> bytes:
@@ -274,12 +294,21 @@ HOSTILE: dict[str, tuple[Builder, str]] = {
     "zip_size_too_small": (partial(zip_with, size=100), "damaged_archive"),
     "zip_size_too_large": (partial(zip_with, size=len(IMAGE) + 1), "damaged_archive"),
     "zip_packed_too_small": (
-        partial(zip_with, data=deflated_zeros(1), method=8, packed=100, size=MEBIBYTE),
+        lambda: zip_with(data=deflated_zeros(1), method=8, packed=100, size=MEBIBYTE),
         "damaged_archive",
     ),
+    "zip_lying_bomb": (lambda: zip_with(data=deflated_zeros(80), method=8, size=100), "damaged_archive"),
+    "zip_stream_without_end": (partial(zip_with_deflated, IMAGE, zlib.Z_SYNC_FLUSH), "damaged_archive"),
+    "zip_bytes_behind_stream": (partial(zip_with_deflated, IMAGE, behind=b"??"), "damaged_archive"),
+    "zip_declares_a_million": (partial(zip_by_its_end, 1_000_000, 0, 0), "too_many_files"),
     "zip_wrong_checksum": (partial(zip_with, crc=1), "damaged_archive"),
     "zip_not_deflated": (partial(zip_with, method=8, size=5000), "damaged_archive"),
     "zip_by_lzma": (zip_by_lzma, "damaged_archive"),
+    "zip_offset_of_64_bits": (
+        partial(zip_with, offset=0xFFFFFFFF, extra=struct.pack("<2HQ", 1, 8, 2**64 - 1)),
+        "damaged_archive",
+    ),
+    "zip_directory_of_64_bits": (partial(zip_by_its_end, 1, 46, 2**64 - 1), "damaged_archive"),
     "zip_of_no_64_bit_sizes": (partial(zip_with, offset=0xFFFFFFFF), "damaged_archive"),
     "zip_in_parts": (lambda: local_part(ZipEntry(b"1.jpg")) + end_part(0, 0, 0, disk=1), "damaged_archive"),
     "zip_of_no_header": (lambda: zip_of(ZipEntry(b"1.jpg", offset=7)), "damaged_archive"),
@@ -310,6 +339,10 @@ HOSTILE: dict[str, tuple[Builder, str]] = {
     "tar_sparse_pax": (lambda: tar_of(pax_part(GNU__sparse__size=b"999"), tar_part()), "not_a_regular_file"),
     "tar_unknown_kind": (lambda: tar_of(tar_part(kind=b"Z")), "not_a_regular_file"),
     "tar_pax_of_70_kilobytes": (lambda: tar_of(pax_part(path=b"a" * 70_000), tar_part()), "unsafe_name"),
+    "tar_attribute_of_70_kilobytes": (
+        lambda: tar_of(pax_part(SCHILY__xattr__user=b"a" * 70_000), tar_part()),
+        "unsafe_name",
+    ),
     "tar_long_name_of_70_kilobytes": (lambda: tar_of(tar_part(b"a" * 70_000, kind=b"L"), tar_part()), "unsafe_name"),
     "tar_size_negative": (lambda: tar_of(tar_header(size=b"\xff" * 12)), "damaged_archive"),
     "tar_size_negative_octal": (lambda: tar_of(tar_header(size=b"-0000000777\0")), "damaged_archive"),

@@ -34,6 +34,7 @@ from tests.ingest.hostile import (
     MEBIBYTE,
     ZipEntry,
     directory_part,
+    end_64_part,
     end_part,
     good_tar,
     good_zip,
@@ -191,22 +192,18 @@ def test_zip_with_64_bit_headers_and_a_comment(read: Read) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="writes the hole in the file as five gigabytes")
 def test_zip_larger_than_four_gigabytes(tmp_path: Path) -> None:
     path = tmp_path / "archive"
-    far = 5 * 2**30
-    wide = struct.pack("<2H3Q", 1, 24, len(IMAGE), len(IMAGE), far)
-    unknown = ZipEntry(
-        b"far.jpg", packed=0xFFFFFFFF, size=0xFFFFFFFF, crc=zlib.crc32(IMAGE), offset=0xFFFFFFFF, extra=wide
-    )
-    near, directory = ZipEntry(b"near.jpg"), directory_part(ZipEntry(b"near.jpg"), 0) + directory_part(unknown, 0)
+    names, begin = [b"near.jpg", b"far.jpg", b"farther.jpg"], [0, 5 * 2**30, 6 * 2**30]
+    directory = b""
     with path.open("wb") as file:
-        file.write(local_part(near))
-        file.seek(far)
-        file.write(local_part(ZipEntry(b"far.jpg")))
+        for name, offset in zip(names, begin, strict=True):
+            file.seek(offset)
+            file.write(local_part(ZipEntry(name)))
+            wide = struct.pack("<2H3Q", 1, 24, len(IMAGE), len(IMAGE), offset)
+            unknown = ZipEntry(name, extra=wide, size=0xFFFFFFFF, packed=0xFFFFFFFF, offset=0xFFFFFFFF)
+            directory += directory_part(unknown, 0)
         start = file.tell()
-        file.write(directory)
-        end = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 2, 2, len(directory), start)
-        file.write(end + struct.pack("<4sLQL", b"PK\x06\x07", 0, start + len(directory), 1))
-        file.write(end_part(0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF))
-    assert files(list(read_archive(path, Limits()))) == {"near.jpg": IMAGE, "far.jpg": IMAGE}
+        file.write(directory + end_64_part(3, len(directory), start) + end_part(0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF))
+    assert files(list(read_archive(path, Limits()))) == {name.decode(): IMAGE for name in names}
 
 
 def test_zip_whose_number_of_entries_overflowed(read: Read) -> None:
@@ -257,6 +254,14 @@ def test_tar_folders_and_labels_are_skipped(read: Read) -> None:
     folders = [tar_header(b"./", kind=b"5"), tar_header(b"./cat/", kind=b"5"), tar_header(b"old/")]
     data = tar_of(*folders, tar_header(b"my images", kind=b"V"), tar_part(name=b"./cat/2.jpg", kind=b"7"))
     assert list(files(read(data))) == ["cat/1.jpg", "cat/2.jpg"]
+
+
+def test_tar_names_in_two_fields(read: Read) -> None:
+    file = io.BytesIO()
+    path = "/".join(["cat" * 20] * 3) + "/1.jpg"
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo(path))
+    assert files(read(file.getvalue())) == {path: b""}
 
 
 def test_tar_of_before_ustar(read: Read) -> None:
@@ -477,7 +482,24 @@ def test_names_become_clean_paths(raw: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", ["", "/", "..", "a/..", "/a", "\\a", "C:", "c:/a", "./C:\\a", "\u212a:a", "a\u2028b", "a\ud800", "a\x7f"]
+    "raw",
+    [
+        "",
+        "/",
+        "..",
+        "a/..",
+        "/a",
+        "\\a",
+        "C:",
+        "c:/a",
+        "./C:\\a",
+        "\u212a:a",
+        "a\u2028b",
+        "a\ud800",
+        "a\x7f",
+        "e\u0301" * 128,
+        "\u0958" * 128,
+    ],
 )
 def test_names_that_could_do_harm_are_refused(raw: str) -> None:
     with pytest.raises(BadArchive) as raised:

@@ -160,6 +160,11 @@ def test_limits_hold(tmp_path: Path) -> None:
         assert raised.value.reason == reason
 
 
+def test_files_over_their_limit_do_not_count_in_all(tmp_path: Path) -> None:
+    write(tmp_path, "cat/1.jpg", "dog/long_name.jpg")
+    assert len(read(tmp_path, Limits(max_file_bytes=9, max_total_bytes=9))) == 2
+
+
 def test_large_files_are_read_whole(tmp_path: Path) -> None:
     data = os.urandom(3 * 1024 * 1024 + 1)
     (tmp_path / "1.jpg").write_bytes(data)

@@ -339,7 +339,7 @@ def test_a_manifest_in_another_encoding_is_refused(encoding: str) -> None:
 
 
 def test_a_manifest_over_its_limit_is_refused() -> None:
-    error = refused(["1.jpg"], {"manifest.csv": b"path,label\n".ljust(MAX_BYTES + 1)})
+    error = refused(["1.jpg"], {"manifest.csv": b"path,label\n1.jpg,cat".ljust(MAX_BYTES + 1, b"\n")})
     assert error.reason == "bad_manifest"
 
 

@@ -27,9 +27,16 @@ ACTIVATIONS: Registry[Activation] = Registry(
         Activation("relu6", partial(nn.ReLU6, inplace=True)),
         Activation("leaky_relu", nn.LeakyReLU),
         Activation("elu", nn.ELU),
+        Activation("selu", nn.SELU),
+        Activation("celu", nn.CELU),
         Activation("gelu", nn.GELU),
         Activation("silu", nn.SiLU),
+        Activation("mish", nn.Mish),
+        Activation("hardswish", nn.Hardswish),
+        Activation("softplus", nn.Softplus),
+        Activation("sigmoid", nn.Sigmoid),
         Activation("tanh", nn.Tanh),
+        Activation("linear", nn.Identity),
     ],
 )
 

@@ -22,6 +22,7 @@ class KnownDataset:
     id: str
     name: str
     status: str
+    image_size: int
     class_splits: Mapping[str, Mapping[str, int]]
     validation_given: bool
 
@@ -60,7 +61,7 @@ def find_known(session: Session, reference: str) -> KnownDataset:
 def _builtin(dataset: BuiltinDataset) -> KnownDataset:
     counts = dict(zip(dataset.classes, dataset.class_images, strict=True))
     splits = {name: _parts(count) for name, count in counts.items()}
-    return KnownDataset(dataset.id, dataset.name, "ready", splits, validation_given=False)
+    return KnownDataset(dataset.id, dataset.name, "ready", dataset.image_size, splits, validation_given=False)
 
 
 def _parts(images: int) -> dict[str, int]:
@@ -71,4 +72,5 @@ def _parts(images: int) -> dict[str, int]:
 def _brought(row: Dataset) -> KnownDataset:
     facts: dict[str, Any] = row.facts or {}
     given = facts.get("splits_from") in {"given", "given validation"}
-    return KnownDataset(row.id, row.name, row.status, facts.get("class_splits", {}), validation_given=given)
+    splits, image_size = facts.get("class_splits", {}), facts.get("image_size", 0)
+    return KnownDataset(row.id, row.name, row.status, image_size, splits, validation_given=given)

@@ -29,6 +29,7 @@ def _fit_training(session: Session, spec: TrainSpec) -> tuple[TrainSpec, str]:
     dataset = _find_ready(session, spec.dataset)
     images = dataset.training_images(spec.validation_fraction)
     _check_batch_size(spec.batch_size, spec.architecture, images, "batch_size")
+    _check_image_size(spec, dataset)
     name = spec.name or f"{spec.architecture.name} {dataset.name}"[:100]
     # The id, not the name: a new version must not change what a waiting job means.
     return spec.model_copy(update={"dataset": dataset.id}), name
@@ -62,6 +63,14 @@ def _find_parent(session: Session, reference: str) -> Model:
     except NotFound:
         hint = "GET /v1/models lists the models; a model is there once its job has succeeded."
         raise BadField("model", message="There is no model of this id, alias or name.", hint=hint) from None
+
+
+def _check_image_size(spec: TrainSpec, dataset: KnownDataset) -> None:
+    least = spec.architecture.least_image_size()
+    if (spec.image_size or dataset.image_size) < least:
+        message = f"With these options {spec.architecture.name} takes images of {least} pixels a side or more."
+        hint = f"Give an image_size of at least {least}: images are resized. Or take another stem, if it has one."
+        raise BadField("image_size", message=message, hint=hint)
 
 
 def _check_batch_size(batch_size: int, network: Options | type[Options], images: int, *path: str) -> None:

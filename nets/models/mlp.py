@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.activations import activation
-from specs.architectures import MlpOptions
+from specs.networks.mlp import MlpOptions
 
 
 class Mlp(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nets.activations import activation
 from nets.models.scaling import has_small_stem, scaled_channels
-from specs.architectures import MobileNetV2Options
+from specs.networks.mobilenet import MobileNetV2Options
 
 # Table 2: expansion t, channels c, repetitions n, stride s.
 STAGES = (

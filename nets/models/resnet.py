@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nets.activations import activation
 from nets.models.projection import StridedProjection
 from nets.models.scaling import has_small_stem, scaled_channels
-from specs.architectures import ResNetOptions
+from specs.networks.resnet import ResNetOptions
 
 STAGE_CHANNELS = (64, 128, 256, 512)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specs.architectures import ConvolutionalOptions
+from specs.networks.base import ConvolutionalOptions
 
 DIVISOR = 8
 LARGEST_SMALL_IMAGE = 64

@@ -1,0 +1,1 @@
+"""Options of networks: a file a family. `specs.architectures` lists them all."""

@@ -1,0 +1,60 @@
+"""What networks of several families can be asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from specs.options import Fraction, Options
+
+Activation = Literal[
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "celu",
+    "gelu",
+    "silu",
+    "mish",
+    "hardswish",
+    "softplus",
+    "sigmoid",
+    "tanh",
+    "linear",
+]
+Width = Annotated[float, Field(strict=True, ge=0.0625, le=8, allow_inf_nan=False)]
+
+LEAST_IMAGE_SIZE = 8
+
+
+def _paper(value: Any) -> Any:
+    """The name that the paper's stem had before."""
+    return "paper" if value == "large" else value
+
+
+Stem = Annotated[Literal["auto", "paper", "small"], BeforeValidator(_paper)]
+
+
+class NetworkOptions(Options):
+    """What every network has."""
+
+    def least_image_size(self) -> int:
+        """The least side of an image in pixels that the network can take, with these options."""
+        return LEAST_IMAGE_SIZE
+
+
+class ConvolutionalOptions(NetworkOptions):
+    """What all convolutional networks share."""
+
+    # Batch normalisation learns nothing from a single image.
+    smallest_batch: ClassVar[int] = 2
+
+    width: Width = Field(default=1.0, description="Factor on the channels of every layer.")
+    dropout: Fraction = Field(default=0.0, description="Share of features dropped before the linear head.")
+    stem: Stem = Field(
+        default="auto",
+        description="`paper` is the paper's, for large images; `small` keeps the size of small images; "
+        "`auto` takes `small` for images of up to 64 pixels a side.",
+    )

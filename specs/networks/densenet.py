@@ -1,0 +1,7 @@
+"""Densely connected networks."""
+
+from __future__ import annotations
+
+from specs.options import Entry
+
+DENSENETS: list[Entry] = []

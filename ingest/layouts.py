@@ -64,14 +64,24 @@ def place(paths: Sequence[str], manifests: Mapping[str, bytes]) -> Layout:
     images = [path for path in paths if not is_manifest(path)]
     layout = _by_manifest(images, *next(iter(manifests.items()))) if manifests else _by_folders(images)
     if not any(isinstance(placement, Placement) for placement in layout.placements):
-        message = f"None of the {len(images):,} images has a label." if images else "There is no image."
-        raise BadDataset("no_images", message, LAYOUTS)
+        raise _nothing_placed(images, layout)
     placed = iter(layout.placements)
     return replace(
         layout,
         placements=[None if is_manifest(path) else next(placed) for path in paths],
         warnings=layout.warnings + _warn_of_case(layout.placements),
     )
+
+
+def _nothing_placed(images: Sequence[str], layout: Layout) -> BadDataset:
+    if layout.kind != "manifest" or not images:
+        message = f"None of the {len(images):,} images has a label." if images else "There is no image."
+        return BadDataset("no_images", message, LAYOUTS)
+    if not layout.missing:
+        return BadDataset("no_images", "The manifest names no image.", "Give it a row for each image.")
+    first = shown(layout.missing[0].path)
+    message = f'The manifest names {len(layout.missing):,} files and none of them is there; the first is "{first}".'
+    return BadDataset("no_images", message, "Paths count from the folder in which the manifest is.")
 
 
 def _by_manifest(paths: Sequence[str], name: str, content: bytes) -> Layout:
@@ -129,10 +139,13 @@ def _warn_of_ignored(
 
 
 def _warn_of_splits(splits: Mapping[str, Split]) -> list[str]:
-    """A warning where folders that look like splits were taken as classes, except for a class that is called train."""
-    if len(set(splits.values())) < 2 or "train" not in splits.values():
+    """A warning where folders that look like splits were taken as classes, except for one alone, such as train."""
+    if len(set(splits.values())) < 2:
         return []
-    return [f"Taken as classes, since they are not all there is or have no classes below: {_listed(splits)}."]
+    return [
+        f"Taken as classes, not as splits: {_listed(splits)}. They are splits only if there is a train folder, "
+        "no other folder beside them, and folders of classes below."
+    ]
 
 
 def _warn_of_case(placements: Iterable[Placement | Rejected | None]) -> list[str]:

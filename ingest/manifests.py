@@ -141,14 +141,24 @@ class _Manifest:
         self._begin_row()
         while (cells := self._cells(reader)) is not None:
             if any(map(str.strip, cells)):
+                # Spreadsheets end rows with empty cells; anything else would be lost without a word.
+                if any(map(str.strip, cells[len(names) :])):
+                    fault = f"has {len(cells)} cells and the header {len(names)}"
+                    raise self._bad_row(fault, "Put cells that hold the delimiter into quotes.")
                 yield dict(zip(names, cells, strict=False))
             self._begin_row()
+
+    def _check_columns(self, names: list[str]) -> None:
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise self._bad_row(f'has the column "{shown(twice)}" twice', "Leave one of them.")
 
     def _parse_header(self, line: str) -> tuple[str, list[str]]:
         """The delimiter, by which the header has all that is needed, and the names of the columns."""
         for delimiter in DELIMITERS:
             names = [cell.strip().casefold() for cell in self._cells(csv.reader([line], delimiter=delimiter)) or []]
             if not {*PATH_COLUMNS}.isdisjoint(names) and not {*LABEL_COLUMNS}.isdisjoint(names):
+                self._check_columns([name for name in names if name])
                 return delimiter, names
         raise self._bad_row("names no column for the path or none for the label", "Begin with: path,label,split")
 

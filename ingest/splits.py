@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from formats.datasets import LEFT_OUT, POOL, TEST, VALIDATION, Index, SplitsFrom, contents_of
 from ingest.errors import BadDataset
+from ingest.names import shown
 from ingest.records import Table, content_numbers
 from specs.splits import Splits, choose_test, split_pool
 
 SHOWN_CLASSES = 5
+LEAST_IMAGES = 3
 
 
 @dataclass(frozen=True)
@@ -86,18 +88,30 @@ def _shown(content: NDArray[np.int32], chosen: NDArray[np.bool_] | list[int]) ->
 
 def _check_classes(table: Table, codes: NDArray[np.uint8], classes: Sequence[str], *, needed: int) -> None:
     own = _own_contents(table, codes == POOL, len(classes))
-    for name, count in zip(classes, own.tolist(), strict=True):
-        if count >= needed:
-            continue
-        wanted = "one to train" if needed == 1 else "one to train and one to validate"
-        images = "distinct image" if count == 1 else "distinct images"
-        message = (
-            f'The class "{name}" has {count} {images} of its own left beside the test split; '
-            f"at least {needed} {'is' if needed == 1 else 'are'} needed, {wanted}."
-        )
-        raise BadDataset(
-            "too_few_images", message, "Add images to this class (3 in all make every split), or remove it."
-        )
+    poor = np.flatnonzero(own < needed)
+    if not len(poor):
+        return
+    described = [_describe_poor(table, codes, classes, label) for label in poor[:SHOWN_CLASSES].tolist()]
+    more = [f"and {len(poor) - SHOWN_CLASSES:,} more classes"] if len(poor) > SHOWN_CLASSES else []
+    wanted = "one to train" if needed == 1 else "one to train and one to validate"
+    message = f"A class needs {wanted}, beside the test split: {'; '.join(described + more)}."
+    hint = "Add different images to these classes (3 in all make every split), or remove them."
+    raise BadDataset("too_few_images", message, hint)
+
+
+def _describe_poor(table: Table, codes: NDArray[np.uint8], classes: Sequence[str], label: int) -> str:
+    """What a class has, in the words of whoever put it together."""
+    members = table.label == label
+    images = int(members.sum())
+    name = f'"{shown(classes[label])}"'
+    different = len(np.unique(table.pixel_sha256[members], axis=0))
+    if not (codes[members] != TEST).any() and (table.split[members] == TEST).all():
+        return f"{name} is in the test split only"
+    if different < images and different < LEAST_IMAGES:
+        return f"{name} has {images} images that show only {different} different picture{'s'[: different != 1]}"
+    if images < LEAST_IMAGES:
+        return f"{name} has {images} image{'s'[: images != 1]}"
+    return f"{name} has {images} images, but not enough that no other class and no other split shows too"
 
 
 def _own_contents(table: Table, chosen: NDArray[np.bool_], classes: int) -> NDArray[np.int64]:

@@ -159,6 +159,7 @@ class Dataset(_DatasetCore, total=False):
     message: str | None
     job: str | None
     upload: UploadState | None
+    class_count: int
     classes: list[str]
     class_images: dict[str, int]
     class_splits: dict[str, dict[str, int]]

@@ -7,6 +7,8 @@ from typing import Any
 
 from pruneyard.answers import Dataset, FieldProblem, Job
 
+UNAUTHORIZED = 401
+
 
 class PruneyardError(Exception):
     """Base of all errors this package raises on purpose."""
@@ -49,12 +51,16 @@ class ApiError(PruneyardError):
 
     def _text(self) -> str:
         lines = [f"{self.title} ({self.status})"]
-        if self.detail and self.detail != self.title:
+        told = {self.title, *(error.get("message") for error in self.errors)}
+        if self.detail and self.detail not in told:
             lines.append(self.detail)
         for error in self.errors:
-            lines.append(f"  {error.get('pointer', '#')}: {error.get('message', '')}")
+            pointer = error.get("pointer", "#")
+            lines.append("  " + ("" if pointer == "#" else f"{pointer}: ") + error.get("message", ""))
             if error.get("hint"):
                 lines.append(f"      {error['hint']}")
+        if self.status == UNAUTHORIZED:
+            lines.append("Set PRUNEYARD_API_KEY to the key of the service.")
         return "\n".join(lines)
 
 

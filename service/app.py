@@ -26,6 +26,9 @@ Train, prune and serve image classifiers on the machine you already have.
 3. `POST /v1/jobs` with `{"kind": "prune", "model": "mdl_...", "sparsity": 0.9}` makes a smaller one.
 4. `POST /v1/models/{reference}/predict` with the bytes of an image answers with classes and probabilities.
 
+Your own images: `POST /v1/datasets` with `{"name": "cats"}`, then `PUT /v1/datasets/{id}/content` with a zip of
+folders, one for each class. Once its `status` is `ready`, name it as `dataset` of a job.
+
 Every error is `application/problem+json`; `errors` names the field and the fix.
 """
 # In the order in which a request is held against them: the hot path first.

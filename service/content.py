@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fastapi import HTTPException, Request
+from fastapi.concurrency import contextmanager_in_threadpool
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from service.guards import TooLarge
 from store.artifacts import Artifacts
 from store.uploads import OpenUpload, check_room, open_upload
 
+NOT_CONTENT = frozenset({"multipart/form-data", "application/json"})
 PIECE_BYTES = 1024 * 1024
 RANGE_PATTERN = re.compile(r"^bytes (?:([0-9]{1,18})-([0-9]{1,18})|(\*))/([0-9]{1,18}|\*)$")
 FORMS = "bytes FIRST-LAST/TOTAL (TOTAL may be *), or bytes */TOTAL when all has been sent"
@@ -36,6 +40,9 @@ class Part:
         return self.offset is None or size == self.total
 
 
+Settled = TypeVar("Settled")
+
+
 @dataclass(frozen=True)
 class Reception:
     """How content is taken: at most `max_bytes`, broken off when nothing comes for `idle_seconds`."""
@@ -44,19 +51,34 @@ class Reception:
     max_bytes: int
     idle_seconds: float
 
-    async def receive(self, request: Request, dataset_id: str) -> bool:
-        """Adds the body to what has arrived of a data set; whether all is there now."""
+    async def receive(
+        self,
+        request: Request,
+        dataset_id: str,
+        *,
+        check: Callable[[], None],
+        settle: Callable[[bool], Settled],
+    ) -> Settled:
+        """Adds the body to what has arrived of a data set; what `settle` makes of it, told whether all is there.
+
+        Both `check`, before anything changes, and `settle` are called while nobody else can add: else another upload
+        could begin anew on content that is complete.
+        """
         part = part_of(request)
         if (part.total or 0) > self.max_bytes or (part.offset or 0) + (part.length or 0) > self.max_bytes:
             raise TooLarge(self.max_bytes)
-        await run_in_threadpool(check_room, self.artifacts, part.length or 0)
-        with open_upload(self.artifacts, dataset_id, offset=part.offset) as upload:
+        rest = (part.total - (part.offset or 0)) if part.total is not None else part.length or 0
+        await run_in_threadpool(check_room, self.artifacts, rest)
+        opening = open_upload(self.artifacts, dataset_id, offset=part.offset, check=check)
+        async with contextmanager_in_threadpool(opening) as upload:
             limit = self.max_bytes if part.length is None else upload.size + part.length
             try:
                 await self._pour(request, upload, limit)
             finally:
                 await run_in_threadpool(upload.synchronise)
-            return part.is_last(upload.size)
+            if not upload.size:
+                raise HTTPException(400, "There is no content. Send the archive as the body: `curl -T cats.zip URL`.")
+            return await run_in_threadpool(settle, part.is_last(upload.size))
 
     async def _pour(self, request: Request, upload: OpenUpload, limit: int) -> None:
         waiting = bytearray()
@@ -64,7 +86,7 @@ class Reception:
             async for chunk in self._chunks(request):
                 waiting += chunk
                 if upload.size + len(waiting) > limit:
-                    raise TooLarge(limit)
+                    raise _too_long(limit, self.max_bytes)
                 if len(waiting) >= PIECE_BYTES:
                     # Taken first: of a piece that did not fit on the disk nothing may be written twice.
                     piece, waiting = waiting, bytearray()
@@ -80,6 +102,9 @@ class Reception:
             try:
                 async with asyncio.timeout(self.idle_seconds):
                     chunk = await anext(stream, None)
+            except ClientDisconnect:
+                # Nobody is there to be answered; what came is kept.
+                raise HTTPException(400, "The connection broke.") from None
             except TimeoutError:
                 message = f"Nothing came for {self.idle_seconds:g} seconds. What came before is kept: go on from there."
                 raise HTTPException(408, message, headers={"Connection": "close"}) from None
@@ -88,8 +113,15 @@ class Reception:
             yield chunk
 
 
+def _too_long(limit: int, max_bytes: int) -> Exception:
+    return TooLarge(limit) if limit == max_bytes else HTTPException(400, "The body is longer than its headers say.")
+
+
 def part_of(request: Request) -> Part:
     """What the headers say of the body; 400 if they contradict each other."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in NOT_CONTENT:
+        raise HTTPException(415, "Send the bytes of the archive as the body, not a form: `curl -T cats.zip URL`.")
     declared = request.headers.get("content-length", "")
     length = int(declared) if declared.isdecimal() and len(declared) < 19 else None
     text = request.headers.get("content-range")

@@ -166,6 +166,8 @@ def _outside_body(error: Any) -> FieldProblem:
     """A bad parameter of the path, the query or the headers, shown as `query:limit`."""
     place, *path = error["loc"]
     found = field_problems([{**error, "loc": ()}], None)[0]
+    if path == ["cursor"]:
+        found = {**found, "message": "This is no cursor.", "hint": "Take `next_cursor` of the page before."}
     return {**found, "pointer": f"{place}:{'.'.join(str(part) for part in path)}"}
 
 

@@ -148,9 +148,12 @@ class DatasetView(Schema):
     upload: UploadState | None = Field(default=None, description="While it takes content.")
     source: dict[str, Any]
     max_rejected: float | None = None
-    classes: list[str] | None = None
-    class_images: dict[str, int] | None = None
-    class_splits: dict[str, dict[str, int]] | None = Field(default=None, description="Images of each class by split.")
+    class_count: int | None = None
+    classes: list[str] | None = Field(default=None, description="Null in lists where there are more than a hundred.")
+    class_images: dict[str, int] | None = Field(default=None, description="Images of each class; null in lists.")
+    class_splits: dict[str, dict[str, int]] | None = Field(
+        default=None, description="The same by split; null in lists."
+    )
     splits: dict[str, int] | None = Field(
         default=None, description="Images by split; where validation is made by the rule, with the default fraction."
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from service.datasets import KnownDataset, UnknownDataset, find_known
 from service.problems import BadField
 from specs.architectures import ARCHITECTURES
-from specs.jobs import JobSpec, PruneSpec, TrainSpec
+from specs.jobs import FineTune, JobSpec, PruneSpec, TrainSpec
 from specs.options import Options
 from store import models, queue
 from store.database import Session
 from store.errors import NotFound
 from store.tables import Job, Model
+
+Batched = TypeVar("Batched", TrainSpec, FineTune)
 
 
 def submit(session: Session, spec: JobSpec, *, key: str | None) -> Job:
@@ -28,6 +32,7 @@ def submit(session: Session, spec: JobSpec, *, key: str | None) -> Job:
 def _fit_training(session: Session, spec: TrainSpec) -> tuple[TrainSpec, str]:
     dataset = _find_ready(session, spec.dataset)
     images = dataset.training_images(spec.validation_fraction)
+    spec = _fit_batch_size(spec, images)
     _check_batch_size(spec.batch_size, spec.architecture, images, "batch_size")
     _check_image_size(spec, dataset)
     name = spec.name or f"{spec.architecture.name} {dataset.name}"[:100]
@@ -48,8 +53,11 @@ def _find_ready(session: Session, reference: str) -> KnownDataset:
 
 def _fit_pruning(session: Session, spec: PruneSpec) -> tuple[PruneSpec, str]:
     parent = _find_parent(session, spec.model)
+    _check_data_of(session, parent)
     if spec.fine_tune is not None:
         images = parent.facts["training_images"]
+        spec = spec.model_copy(update={"fine_tune": _fit_batch_size(spec.fine_tune, images)})
+        assert spec.fine_tune is not None
         network = ARCHITECTURES[parent.facts["architecture"]["name"]].options
         _check_batch_size(spec.fine_tune.batch_size, network, images, "fine_tune", "batch_size")
     name = spec.name or f"{parent.name[:92]} pruned"
@@ -65,12 +73,27 @@ def _find_parent(session: Session, reference: str) -> Model:
         raise BadField("model", message="There is no model of this id, alias or name.", hint=hint) from None
 
 
+def _check_data_of(session: Session, parent: Model) -> None:
+    try:
+        find_known(session, parent.dataset)
+    except UnknownDataset:
+        message = "The data set that this model was trained on has been deleted; pruning needs it."
+        raise BadField("model", message=message, hint="Train a model on a data set that is there.") from None
+
+
 def _check_image_size(spec: TrainSpec, dataset: KnownDataset) -> None:
     least = spec.architecture.least_image_size()
     if (spec.image_size or dataset.image_size) < least:
         message = f"With these options {spec.architecture.name} takes images of {least} pixels a side or more."
         hint = f"Give an image_size of at least {least}: images are resized. Or take another stem, if it has one."
         raise BadField("image_size", message=message, hint=hint)
+
+
+def _fit_batch_size(asked: Batched, images: int) -> Batched:
+    """The same with a smaller batch, where nobody chose its size and the split has fewer images."""
+    if "batch_size" in asked.model_fields_set or asked.batch_size <= images or images < 1:
+        return asked
+    return asked.model_copy(update={"batch_size": images})
 
 
 def _check_batch_size(batch_size: int, network: Options | type[Options], images: int, *path: str) -> None:

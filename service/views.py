@@ -65,14 +65,19 @@ def model_view(model: Model, aliases: Sequence[str]) -> ModelView:
 
 DATASET_FIELDS = ("id", "name", "version", "status", "reason", "message", "rejected", "created_at", "ready_at")
 LISTED_REJECTED = 10
+LISTED_CLASSES = 100
 
 
 def dataset_view(row: Dataset, house: House, *, brief: bool = False) -> DatasetView:
-    """A data set as clients see it; a brief one lists only the first rejected files."""
+    """A data set as clients see it; a brief one, for lists, leaves out what grows with its classes and files."""
     fields = {name: getattr(row, name) for name in DATASET_FIELDS}
     facts = {name: value for name, value in (row.facts or {}).items() if name in DatasetView.model_fields}
+    classes = facts.get("classes")
+    fields["class_count"] = None if classes is None else len(classes)
     if brief:
         fields["rejected"] = row.rejected[:LISTED_REJECTED]
+        facts |= {"class_images": None, "class_splits": None}
+        facts["classes"] = classes if len(classes or ()) <= LISTED_CLASSES else None
     if row.status == "uploading":
         received = received_bytes(house.artifacts, row.id)
         fields["upload"] = UploadState(received=received, max_bytes=house.settings.max_upload_bytes)
@@ -95,6 +100,7 @@ def builtin_view(dataset: BuiltinDataset) -> DatasetView:
         title=dataset.title,
         status="ready",
         source={"kind": "builtin", "reference": dataset.source},
+        class_count=len(dataset.classes),
         classes=list(dataset.classes),
         class_images=dict(zip(dataset.classes, dataset.class_images, strict=True)),
         class_splits=sizes,

@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from store.artifacts import Artifacts, room
@@ -42,18 +42,24 @@ def check_room(artifacts: Artifacts, expected: int) -> None:
     """Raises StorageFull unless so many bytes fit on the disk, with a reserve for the database."""
     free = shutil.disk_usage(artifacts.home).free
     if free < expected + RESERVE_BYTES:
-        raise StorageFull(f"The upload needs {expected} bytes and the data folder has room for {free - RESERVE_BYTES}.")
+        left = max(0, free - RESERVE_BYTES)
+        raise StorageFull(f"{expected:,} more bytes are to come and the data folder has room for {left:,}.")
 
 
 class OpenUpload:
     """The end of a data set's content, open for more."""
 
-    def __init__(self, descriptor: int, size: int) -> None:
+    def __init__(self, artifacts: Artifacts, descriptor: int, size: int) -> None:
+        self._artifacts = artifacts
         self._descriptor = descriptor
         self.size = size
 
     def write(self, data: bytes | bytearray) -> None:
-        """Adds bytes; StorageFull if they do not all fit, and then those that did have arrived."""
+        """Adds bytes; StorageFull if they do not all fit, and then those that did have arrived.
+
+        The reserve stays free: on a disk that is full to the last byte nothing could be deleted any more.
+        """
+        check_room(self._artifacts, len(data))
         view = memoryview(data)
         with room():
             while view:
@@ -68,15 +74,22 @@ class OpenUpload:
 
 
 @contextlib.contextmanager
-def open_upload(artifacts: Artifacts, dataset_id: str, *, offset: int | None) -> Iterator[OpenUpload]:
-    """Content to add to from `offset` on (None begins anew); WrongOffset or UploadBusy if that cannot be."""
+def open_upload(
+    artifacts: Artifacts, dataset_id: str, *, offset: int | None, check: Callable[[], None] = lambda: None
+) -> Iterator[OpenUpload]:
+    """Content to add to from `offset` on (None begins anew); WrongOffset or UploadBusy if that cannot be.
+
+    Nobody else can add until the end of the block. `check` is called before anything changes and may raise: what was
+    looked at before may have changed while another upload ended.
+    """
     path = artifacts.upload(dataset_id)
     with room():
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
     try:
         _lock(descriptor)
+        check()
         _at(descriptor, path, offset)
-        yield OpenUpload(descriptor, os.lseek(descriptor, 0, os.SEEK_END))
+        yield OpenUpload(artifacts, descriptor, os.lseek(descriptor, 0, os.SEEK_END))
     finally:
         os.close(descriptor)
 

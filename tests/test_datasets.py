@@ -206,6 +206,36 @@ def test_a_data_set_in_use_is_not_deleted(bench: Bench, trained: dict[str, Any])
     assert "force" in problem_of(bench.api.delete(path), 409)["detail"]
 
 
+def test_what_needs_a_deleted_data_set_is_refused(bench: Bench) -> None:
+    brought = bench.ready("short-lived", zip_of(picture_files(9)))
+    # Nobody chose a batch size: the training split is smaller than the default.
+    job = bench.run(kind="train", dataset="short-lived", architecture={"name": "mlp", "hidden": [8]}, epochs=1)
+    assert job["spec"]["batch_size"] == brought["splits"]["train"]
+    model = job["result"]["model"]
+    assert bench.api.delete(f"/v1/datasets/{brought['id']}", params={"force": True}).status_code == 204
+    assert not list(bench.home.glob(f"*/{brought['id']}*"))
+    error = problem_of(bench.api.post("/v1/jobs", json={"kind": "prune", "model": model}), 422)["errors"][0]
+    assert (error["pointer"], "deleted" in error["message"]) == ("#/model", True)
+    answer = bench.api.post(f"/v1/models/{model}/predict", content=picture(0, 999), headers=PNG)
+    assert answer.status_code == 200
+
+
+def test_damaged_files_of_a_data_set_are_told_without_their_place(bench: Bench) -> None:
+    brought = bench.ready("damaged", zip_of(picture_files(9)))
+    (bench.home / "datasets" / brought["id"] / "dataset.json").write_text("{}")
+    made = bench.api.post("/v1/jobs", json={"kind": "train", "dataset": "damaged", "architecture": "mlp"}).json()
+    ended = wait_for(lambda: (view := bench.api.get(f"/v1/jobs/{made['id']}").json())["finished_at"] and view)
+    assert (ended["status"], ended["reason"]) == ("failed", "bad_data")
+    assert brought["id"] in ended["message"]
+    assert str(bench.home) not in ended["message"]
+
+
+def test_lists_leave_out_what_grows_with_the_classes(bench: Bench, pictures: dict[str, Any]) -> None:
+    items = bench.api.get("/v1/datasets", params={"limit": 500}).json()["items"]
+    (item,) = [item for item in items if item["id"] == pictures["id"]]
+    assert (item["class_count"], item["class_images"], item["class_splits"]) == (3, None, None)
+
+
 def test_a_name_stands_for_its_newest_version(bench: Bench) -> None:
     first = bench.ready("versions", zip_of(picture_files(5)))
     second = bench.ready("versions", zip_of(picture_files(6)))

@@ -14,10 +14,12 @@ from formats.datasets import DatasetManifest, Pack, read_dataset
 from formats.files import DamagedFiles
 from formats.images import ImageShape
 from ingest.arrays import build
+from ingest.errors import IngestError
 from ingest.splits import job_splits
 from nets.datasets import Dataset, Moments, assemble, load
 from nets.pixels import Pixels
 from specs.datasets import BUILTIN_DATASETS
+from store import datasets
 from store.artifacts import Artifacts
 from workers.run import Run
 
@@ -31,6 +33,18 @@ def load_data(run: Run, dataset_id: str, *, image_size: int | None, seed: int, v
         size = image_size or builtin.image_size
         return load(builtin, image_size=size, seed=seed, validation_fraction=validation_fraction)
     directory = run.artifacts.dataset(dataset_id)
+    with run.database.read() as session:
+        datasets.get(session, dataset_id)
+    try:
+        return _brought(run, directory, image_size, seed=seed, validation_fraction=validation_fraction)
+    except DamagedFiles as error:
+        # Not in its own words, which say where the files are.
+        log.error("the files of a data set are damaged", dataset=dataset_id, error=str(error))
+        message = f"The files of the data set {dataset_id} are damaged or gone."
+        raise IngestError("bad_data", message, "Delete it and upload it again.") from error
+
+
+def _brought(run: Run, directory: Path, image_size: int | None, *, seed: int, validation_fraction: float) -> Dataset:
     manifest = read_dataset(directory)
     shape = ImageShape(image_size or manifest.image_size, manifest.channels)
     array = decoded(run, manifest, directory, shape)

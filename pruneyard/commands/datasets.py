@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -83,7 +83,7 @@ def add_dataset(
     ] = None,
     max_rejected: Annotated[
         float | None,
-        typer.Option("--max-rejected", min=0, max=1, help="Share of files that may be unusable; 0.01 if not said."),
+        typer.Option("--max-rejected", min=0, help="Share of files that may be unusable, below 1; 0.01 if not said."),
     ] = None,
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="ID", help="Go on with an upload that broke off.")
@@ -190,13 +190,12 @@ def _described(archive: Archive) -> str:
 
 
 def _row(dataset: Dataset) -> dict[str, str]:
-    classes: Sequence[str] | None = dataset.get("classes")
     return {
         "id": dataset["id"],
         "name": dataset.get("name") or "",
         "version": figure(dataset.get("version")),
         "status": dataset["status"],
-        "classes": figure(len(classes) if classes else None, ","),
+        "classes": figure(dataset.get("class_count"), ","),
         "images": figure(dataset.get("images"), ","),
         "stored": size(dataset.get("bytes")),
         "created": (dataset.get("created_at") or "")[:10],

@@ -17,6 +17,8 @@ from pruneyard.figures import console, duration, percent, table
 from pruneyard.interrupts import Stopped
 from pruneyard.progress import follow
 
+WIDE = 140
+
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the job is accepted.")]
 Name = Annotated[str | None, typer.Option("--name", help="Of the job and its model.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training images.")]
@@ -45,6 +47,9 @@ def train(  # noqa: PLR0913 - one parameter an option
     optimizer: Annotated[str | None, typer.Option("--optimizer", help="Such as adam.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
     schedule: Annotated[str | None, typer.Option("--schedule", help="Of the learning rate.")] = None,
+    augmentation: Annotated[
+        list[str] | None, typer.Option("--augmentation", help="Such as crop-flip; more than once for several in a row.")
+    ] = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     name: Name = None,
@@ -56,8 +61,8 @@ def train(  # noqa: PLR0913 - one parameter an option
     spec = {"kind": "train", **(_read_spec(spec_file) if spec_file else {})}
     _merge(spec, "architecture", architecture, options=_pairs(settings or ()))
     _merge(spec, "optimizer", optimizer, options={} if lr is None else {"lr": lr}, default="adam")
-    plain = {"dataset": dataset, "schedule": schedule, "epochs": epochs, "batch_size": batch_size}
-    plain |= {"name": name, "seed": seed}
+    plain: dict[str, Any] = {"dataset": dataset, "schedule": schedule, "epochs": epochs, "batch_size": batch_size}
+    plain |= {"name": name, "seed": seed, "augmentation": augmentation or None}
     spec.update({key: value for key, value in plain.items() if value is not None})
     for option in ("dataset", "architecture"):
         if option not in spec and spec["kind"] == "train":
@@ -96,7 +101,11 @@ def list_jobs(
     filters = {"status": status, "limit": min(limit, 100)}
     with Client() as client:
         rows = [_row(job) for job in islice(client.jobs(**filters), limit)]
-    console().print(table(["id", "kind", "name", "status", "progress", "left", "created", "model"], rows))
+    out = console()
+    columns = ["id", "kind", "name", "status", "progress", "left", "created", "model"]
+    kept = [0, 2, 3, 4] if out.width < WIDE else range(len(columns))
+    shown = [[row[number] for number in kept] for row in rows]
+    out.print(table([columns[number] for number in kept], shown, whole=("id", "status", "model")))
 
 
 def show_job(job_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:

@@ -16,6 +16,7 @@ from pruneyard.figures import console, figure, percent, size, table
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="Id, alias or name of a model.")]
 IMAGES_PER_REQUEST = 32
+WIDE = 140
 
 
 def model_commands() -> typer.Typer:
@@ -37,7 +38,10 @@ def list_models(
     with Client() as client:
         rows = [_row(model) for model in islice(client.models(limit=min(limit, 100)), limit)]
     columns = ["id", "name", "kind", "architecture", "accuracy", "stored", "parameters", "not zero", "status"]
-    console().print(table(columns, rows))
+    out = console()
+    kept = [0, 1, 4, 5] if out.width < WIDE else range(len(columns))
+    shown = [[row[number] for number in kept] for row in rows]
+    out.print(table([columns[number] for number in kept], shown, whole=("id", "status")))
 
 
 def show_model(ref: Ref) -> None:

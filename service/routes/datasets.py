@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -92,12 +94,12 @@ def _fitted(spec: DatasetSpec, settings: Settings) -> DatasetSpec:
 
 
 def _allowed_folder(path: str, settings: Settings) -> Path:
-    try:
-        return resolve_below(path, settings.data_roots)
-    except OutsideRoots:
-        message = "This is no folder below one of PRUNEYARD_DATA_ROOTS."
-        hint = "Give the absolute path of one, or upload its files."
-        raise BadField("source", "path", message=message, hint=hint) from None
+    with suppress(OutsideRoots, OSError):
+        folder = resolve_below(path, settings.data_roots)
+        if folder.is_dir():
+            return folder
+    message = "This is no folder below one of PRUNEYARD_DATA_ROOTS."
+    raise BadField("source", "path", message=message, hint="Give the absolute path of one, or upload its files.")
 
 
 @router.put(
@@ -114,12 +116,15 @@ async def put_content(dataset_id: str, request: Request, house: TheHouse, respon
     `manifest.jsonl` with path, label and, if you like, split. A large one may come in parts, in their order; after a
     broken connection `upload.received` says where to go on.
     """
-    await run_in_threadpool(_check_open, house, dataset_id)
+    check = partial(_check_open, house, dataset_id)
+    # Before a file is made of the name.
+    await run_in_threadpool(check)
     settings = house.settings
     reception = Reception(house.artifacts, settings.max_upload_bytes, settings.upload_idle_seconds)
-    complete = await reception.receive(request, dataset_id)
-    response.status_code = 202 if complete else 200
-    return await run_in_threadpool(_after_part, house, dataset_id, complete)
+    settle = partial(_after_part, house, dataset_id)
+    view = await reception.receive(request, dataset_id, check=check, settle=settle)
+    response.status_code = 200 if view.status == "uploading" else 202
+    return view
 
 
 def _check_open(house: House, dataset_id: str) -> None:

@@ -262,7 +262,7 @@ def test_images_without_a_class_do_not_stay_in_the_pack(tmp_path: Path) -> None:
         ([Member("cat/1.png", b"")], "no_images", "cat/1.png"),
         ([Member("1.png", image(1))], "no_images", "label"),
         (folders({"cat": 20}), "one_class_only", '"cat"'),
-        (folders({"cat": 20, "dog": 2}), "too_few_images", '"dog" has 1'),
+        (folders({"cat": 20, "dog": 2}), "too_few_images", '"dog" has 2 images'),
         (
             [*folders({"cat": 20}), *[Member(f"dog/{number}.png", image(99)) for number in range(20)]],
             "too_few_images",

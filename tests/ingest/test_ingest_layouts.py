@@ -75,7 +75,6 @@ CAT, DOG = ("cat", None), ("dog", None)
         {"cat/1.jpg": CAT, "cat /2.jpg": CAT},
         {unicodedata.normalize("NFD", "고양이") + "/1.jpg": ("고양이", None), "고양이/2.jpg": ("고양이", None)},
         {"train/1.jpg": ("train", None), "car/1.jpg": ("car", None), "bus/1.jpg": ("bus", None)},
-        {"val/cat/1.jpg": ("val", None), "test/cat/1.jpg": ("test", None)},
         {"کتاب\u200cها/1.jpg": ("کتاب\u200cها", None), "dog/1.jpg": DOG},
     ],
 )
@@ -362,3 +361,34 @@ def test_every_text_is_a_manifest_or_refused_as_one(name: str, head: str, text: 
         assert error.reason in {"bad_manifest", "no_images"}
     else:
         assert layout.kind == "manifest"
+
+
+def test_folders_of_splits_without_a_train_folder_are_taken_as_classes_with_a_warning() -> None:
+    layout = placed({"val/cat/1.jpg": ("val", None), "test/cat/1.jpg": ("test", None)})
+    assert layout.kind == "folders"
+    assert any("train folder" in warning for warning in layout.warnings)
+
+
+def test_a_manifest_that_matches_nothing_says_where_it_looked() -> None:
+    with pytest.raises(BadDataset, match=r'none of them is there; the first is "img/img/0\.png"') as refused:
+        place(["img/0.png"], {"img/manifest.csv": b"path,label\nimg/0.png,cat\n"})
+    assert refused.value.reason == "no_images"
+    with pytest.raises(BadDataset, match="names no image"):
+        place(["img/0.png"], {"manifest.csv": b"path,label\n"})
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"path,label\n1.png,Paris, France\n", "Row 2 .*3 cells and the header 2"),
+        (b"path,label,label\n1.png,cat,dog\n", '"label" twice'),
+    ],
+)
+def test_what_a_manifest_says_is_not_lost_without_a_word(content: bytes, word: str) -> None:
+    with pytest.raises(BadDataset, match=word):
+        place(["1.png"], {"manifest.csv": content})
+
+
+def test_empty_cells_at_the_end_of_a_row_do_no_harm() -> None:
+    layout = place(["1.png"], {"manifest.csv": b"path,label,,\n1.png,cat,,\n"})
+    assert [placement.label for placement in layout.placements if isinstance(placement, Placement)] == ["cat"]

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -163,6 +164,47 @@ def test_content_for_nothing_is_refused(api: TestClient) -> None:
         problem_of(put(api, name, b"abc"), 404)
 
 
+def test_only_an_archive_is_content(api: TestClient) -> None:
+    dataset_id = make(api)
+    path = f"/v1/datasets/{dataset_id}/content"
+    detail = problem_of(api.put(path, files={"file": b"abc"}), 415)["detail"]
+    assert "curl -T" in detail
+    problem_of(api.put(path, json={"a": 1}), 415)
+    problem_of(put(api, dataset_id, b""), 400)
+    problem_of(put(api, dataset_id, b"", "bytes */0"), 400)
+    assert put(api, dataset_id, b"abc").status_code == 202
+
+
+def test_a_body_that_is_longer_than_its_part_is_refused(api: TestClient) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"abc"
+        yield b"def"
+
+    dataset_id = make(api)
+    problem_of(put(api, dataset_id, pieces(), "bytes 0-3/9"), 400)
+    assert received(api, dataset_id) <= 4
+
+
+def test_content_that_was_accepted_cannot_be_begun_anew(settings: Settings) -> None:
+    """Of many whole uploads at once one is accepted, and what was accepted is what is there."""
+    with Server(settings) as server:
+        for _ in range(6):
+            dataset_id = make(server.api)
+            accepted: list[bytes] = []
+
+            def send(content: bytes, to: str = dataset_id, taken: list[bytes] = accepted) -> None:
+                with httpx.Client(base_url=server.api.base_url) as other:
+                    if put(other, to, content).status_code == 202:
+                        taken.append(content)
+
+            threads = [threading.Thread(target=send, args=(bytes([number]) * 1000,)) for number in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert accepted == [(settings.home / "uploads" / dataset_id).read_bytes()]
+
+
 def small(settings: Settings, **more: Any) -> TestClient:
     return TestClient(create_app(settings.model_copy(update=more)), base_url=LOOPBACK)
 
@@ -201,6 +243,11 @@ def test_lists_go_page_by_page(api: TestClient) -> None:
         if cursor is None:
             break
     assert found == [*reversed(made), "ds_digits"]
+
+
+def test_a_bad_cursor_is_called_one(api: TestClient) -> None:
+    error = problem_of(api.get("/v1/datasets", params={"cursor": "zz"}), 422)["errors"][0]
+    assert (error["pointer"], "next_cursor" in error["hint"]) == ("query:cursor", True)
 
 
 def test_a_data_set_is_deleted_with_its_content(api: TestClient, settings: Settings) -> None:
@@ -247,6 +294,7 @@ class Server:
     settings: Settings
     largest_file: int | None = None
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    log: Any = None
 
     def __enter__(self) -> Server:
         with socket.socket() as free:
@@ -263,6 +311,7 @@ class Server:
             [sys.executable, "-m", "service"],
             env={**environment, "PATH": "/usr/bin"},
             preexec_fn=set_limit,  # noqa: PLW1509 - no threads of this test run then
+            stderr=self.log,
         )
         self.api = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
         wait_for(self._answers)
@@ -355,6 +404,29 @@ class TestRealServer:
             span = f"bytes {first}-{len(content) - 1}/{len(content)}"
             assert put(server.api, dataset_id, content[first:], span).status_code == 202
         assert (settings.home / "uploads" / dataset_id).read_bytes() == content
+
+    def test_a_broken_connection_is_no_error_of_the_service(self, settings: Settings, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        with log.open("wb") as file, Server(settings, log=file) as server:
+            dataset_id = make(server.api)
+            connection = server.send_half(dataset_id, bytes(1_500_000), whole=3_000_000)
+            wait_for(lambda: received(server.api, dataset_id) >= MEBIBYTE)
+            connection.close()
+            # Once the content can be added to again, the broken request has ended.
+            span = "bytes 0-2/9"
+            wait_for(lambda: "under way" not in put(server.api, dataset_id, b"abc", span).json()["detail"])
+        assert b"Traceback" not in log.read_bytes()
+        assert b"unexpected" not in log.read_bytes()
+
+    def test_a_disk_is_never_filled_to_the_last_byte(self, settings: Settings) -> None:
+        free = shutil.disk_usage(settings.home).free
+        problem = {"title": "Insufficient Storage"}
+        with Server(settings) as server:
+            dataset_id = make(server.api)
+            answer = put(server.api, dataset_id, b"abc", f"bytes 0-2/{min(free, 20 * 2**30)}")
+            # What is announced is held against what is free before a byte of it is taken.
+            assert (answer.status_code == 507) == (free < 20 * 2**30), answer.text
+            assert answer.status_code != 507 or problem_of(answer, 507)["title"] == problem["title"]
 
     def test_memory_does_not_grow_with_the_upload(self, settings: Settings) -> None:
         def pieces() -> Iterator[bytes]:

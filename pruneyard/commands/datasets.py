@@ -83,7 +83,7 @@ def add_dataset(
     ] = None,
     max_rejected: Annotated[
         float | None,
-        typer.Option("--max-rejected", min=0, help="Share of files that may be unusable, below 1; 0.01 if not said."),
+        typer.Option("--max-rejected", min=0, max=0.99, help="Share of files that may be unusable; 0.01 if not said."),
     ] = None,
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="ID", help="Go on with an upload that broke off.")

@@ -17,7 +17,7 @@ from specs.schedules import Schedule
 
 NAME_PATTERN = r"^\w[\w .,()+-]{0,99}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-Device = Literal["auto", "cpu", "xpu"]
+Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 Epochs = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 BatchSize = Annotated[int, Field(strict=True, ge=1, le=8192)]
 

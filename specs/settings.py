@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     training_threads: Annotated[int, Field(ge=0, le=256)] = Field(
         default=0, description="Of a training; 0 takes the physical cores."
     )
+    device_probe: bool = Field(
+        default=True, description="Whether accelerators are tried out; if not, only the CPU trains."
+    )
     access_log: bool = Field(default=False, description="Whether the API logs every request.")
     worker_ttl_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=30.0, description="A worker on another machine that has not beaten for so long is dead."

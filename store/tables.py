@@ -53,7 +53,10 @@ class Table(DeclarativeBase):
 
 
 class Worker(Table):
-    """One life of a worker process; `beat` counts its heartbeats."""
+    """One life of a worker process; `beat` counts its heartbeats.
+
+    `devices` are the names that it trains on; `findings` say why, once it has looked.
+    """
 
     __tablename__ = "workers"
 
@@ -62,6 +65,7 @@ class Worker(Table):
     pid: Mapped[int]
     pid_created: Mapped[float]
     devices: Mapped[list[Any]]
+    findings: Mapped[list[Any] | None] = mapped_column(JSON, default=None)
     beat: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[datetime]
     beat_at: Mapped[datetime]
@@ -177,6 +181,17 @@ class Dataset(Table):
     rejected: Mapped[list[Any]] = mapped_column(JSON, default=list)
     created_at: Mapped[datetime] = mapped_column(default=now)
     ready_at: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class CountedFigures(Table):
+    """Parameters and multiply-accumulates of a network; `key` is a SHA-256 over all that they depend on."""
+
+    __tablename__ = "figures"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    parameters: Mapped[int] = mapped_column(BigInteger)
+    macs: Mapped[int] = mapped_column(BigInteger)
+    counted_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class Model(Table):

@@ -17,9 +17,9 @@ from typing import Literal
 
 import structlog
 
-from specs.jobs import LANES
+from specs.jobs import LANES, lane_of
 from specs.settings import Settings
-from store import queue, workers
+from store import devices, queue, workers
 from store.artifacts import Artifacts
 from store.checkpoints import expire_checkpoints
 from store.database import Database
@@ -27,7 +27,7 @@ from store.datasets import remove_unneeded_uploads
 from store.errors import LostClaim, StoreError
 from store.queue import Claim
 from workers.child import Child
-from workers.devices import ALWAYS, find_devices, may_have_graphics
+from workers.devices import ALWAYS, examine_devices
 from workers.heartbeat import Heartbeat
 
 IDLE_SECONDS = 0.3
@@ -63,6 +63,7 @@ class Consumer:
         self._artifacts = artifacts
         self._stop = stop
         self._watch = workers.Watch(database, ttl_seconds=settings.worker_ttl_seconds)
+        self._examined = threading.Event()
 
     def run(self) -> int:
         """Works until asked to stop (0) or until others have declared this worker dead (1)."""
@@ -74,8 +75,7 @@ class Consumer:
         heartbeat.start()
         sweeping = {"stop": self._stop, "interval_seconds": SWEEP_SECONDS}
         threading.Thread(target=self._watch.keep_sweeping, kwargs=sweeping, daemon=True).start()
-        if may_have_graphics():
-            threading.Thread(target=self._enter_devices, args=(incarnation,), daemon=True).start()
+        threading.Thread(target=self._enter_devices, args=(incarnation,), daemon=True).start()
         log.info("ready", worker=incarnation)
         try:
             self._consume_lanes(incarnation, heartbeat)
@@ -102,9 +102,16 @@ class Consumer:
                 log.info("content that nothing reads any more removed", dataset=dataset_id)
 
     def _enter_devices(self, incarnation: str) -> None:
-        devices = find_devices()
-        with self._database.write() as session:
-            workers.set_devices(session, incarnation, devices)
+        try:
+            findings = examine_devices(self._settings)
+        finally:
+            self._examined.set()
+        for finding in findings:
+            log.info("device", name=finding.name, usable=finding.usable, reason=finding.reason)
+        # Without an entry jobs still get their devices; only the list of them is shorter.
+        with contextlib.suppress(StoreError), self._database.write() as session:
+            workers.set_devices(session, incarnation, [finding.name for finding in findings if finding.usable])
+            devices.enter_findings(session, incarnation, findings)
 
     def _consume_lanes(self, incarnation: str, heartbeat: Heartbeat) -> None:
         with ThreadPoolExecutor(len(LANES), thread_name_prefix="lane") as threads:
@@ -118,6 +125,10 @@ class Consumer:
             lane.result()
 
     def _consume(self, incarnation: str, heartbeat: Heartbeat, kinds: Sequence[str]) -> None:
+        # Probes time the CPU too: with a training beside them accelerators would look faster than they are.
+        while kinds == lane_of("train") and not self._examined.wait(IDLE_SECONDS):
+            if self._stop.is_set() or heartbeat.lost.is_set():
+                return
         while not self._stop.is_set() and not heartbeat.lost.is_set():
             claim = self._claim(incarnation, heartbeat, kinds)
             if claim is None:

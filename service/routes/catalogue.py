@@ -12,7 +12,7 @@ from formats.images import FORMATS, MEDIA_TYPES
 from inference import devices
 from inference.runtimes import RUNTIMES
 from service.house import TheHouse
-from service.schemas import Page, Schema
+from service.schemas import Moment, Page, Schema
 from service.uploads import MAX_IMAGES
 from specs.architectures import ARCHITECTURES
 from specs.augmentations import AUGMENTATIONS
@@ -21,6 +21,7 @@ from specs.options import Entry
 from specs.pruning import PRUNING_METHODS, PruningMethod
 from specs.schedules import SCHEDULES
 from specs.torchvision_sets import TORCHVISION_SETS, TorchvisionSet
+from store.devices import findings_of
 from store.models import count_models
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
@@ -107,18 +108,34 @@ def _torchvision_view(entry: TorchvisionSet) -> TorchvisionView:
     return TorchvisionView(**{name: getattr(entry, name) for name in fields}, splits=splits, files=files)
 
 
+class DeviceView(Schema):
+    """A device that workers have looked at."""
+
+    name: str
+    usable: bool = Field(description="Whether a job may ask for it.")
+    chosen_by_auto: bool = Field(description="Whether it is the one that `auto` stands for.")
+    reason: str = Field(description="Why, or why not, in a sentence.")
+    ratio: float | None = Field(description="The time of a training step on the CPU over that on this device.")
+    probed_at: Moment | None = Field(description="When it was tried out; null if it was not.")
+    versions: dict[str, str] = Field(description="Of PyTorch, the driver and the chip; another one is tried out anew.")
+
+
 class Devices(Schema):
     """Devices that workers train on, and that predictions run on."""
 
     training: list[str]
+    devices: list[DeviceView] = Field(description="What the workers found out; filled soon after one starts.")
     inference: list[dict[str, str]]
 
 
 @router.get("/devices", summary="Devices of this machine and of the workers")
 async def get_devices(house: TheHouse) -> Devices:
     workers = await run_in_threadpool(house.watch.alive)
-    training = sorted({device for worker in workers for device in worker.devices})
-    return Devices(training=training, inference=await run_in_threadpool(devices.available))
+    return Devices(
+        training=sorted({device for worker in workers for device in worker.devices}),
+        devices=[DeviceView.model_validate(finding) for finding in findings_of(workers)],
+        inference=await run_in_threadpool(devices.available),
+    )
 
 
 class Limits(Schema):

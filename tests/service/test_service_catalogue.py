@@ -15,9 +15,13 @@ from PIL import Image
 from specs.architectures import ARCHITECTURES
 from specs.augmentations import AUGMENTATIONS
 from specs.datasets import BUILTIN_DATASETS
+from specs.devices import Finding
 from specs.optimizers import OPTIMIZERS
 from specs.pruning import PRUNING_METHODS
 from specs.schedules import SCHEDULES
+from store import workers
+from store.database import Database
+from store.devices import enter_findings
 from tests.problems import problem_of
 
 REGISTRIES: dict[str, Any] = {
@@ -80,7 +84,36 @@ def test_limits_and_devices(api: TestClient) -> None:
     assert "PNG" in limits["image_formats"]
     devices = api.get("/v1/devices").json()
     assert any(device["name"] == "CPU" for device in devices["inference"])
-    assert devices["training"] == []
+    assert devices["training"] == devices["devices"] == []
+
+
+def test_devices_are_those_of_the_workers_that_live(api: TestClient, database: Database) -> None:
+    moment = "2026-01-02T03:04:05Z"
+    cpu = Finding(name="cpu", usable=True, chosen_by_auto=True, reason="It is always there.")
+    slow = Finding(name="xpu", usable=True, reason="It works.", ratio=0.5, probed_at=moment, versions={"driver": "1"})
+    with database.write() as session:
+        for _ in range(2):
+            incarnation = workers.register(session, ["cpu"])
+            session.flush()
+            workers.set_devices(session, incarnation, ["cpu", "xpu"])
+            enter_findings(session, incarnation, [cpu, slow])
+        workers.register(session, ["cpu"])
+    devices = api.get("/v1/devices").json()
+    assert devices["training"] == ["cpu", "xpu"]
+    assert [device["name"] for device in devices["devices"]] == ["cpu", "xpu"]
+    assert devices["devices"][1] == {
+        "name": "xpu",
+        "usable": True,
+        "chosen_by_auto": False,
+        "reason": "It works.",
+        "ratio": 0.5,
+        "probed_at": "2026-01-02T03:04:05.000Z",
+        "versions": {"driver": "1"},
+    }
+    with database.write() as session:
+        for worker in workers.list_workers(session):
+            workers.sign_off(session, worker.incarnation)
+    assert api.get("/v1/devices").json()["devices"] == []
 
 
 def test_health_says_when_no_worker_is_there(api: TestClient) -> None:

@@ -17,7 +17,6 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from specs.settings import Settings
 from tests.conftest import LOOPBACK, TINY_TRAINING, new_home, running_worker, wait_for
-from workers.devices import find_devices
 
 LONG: dict[str, Any] = {**TINY_TRAINING, "name": "long", "epochs": 10_000}
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -209,7 +208,3 @@ def test_a_worker_needs_a_database_at_its_version(tmp_path_factory: pytest.TempP
     empty = Settings(home=tmp_path_factory.mktemp("empty"))
     with running_worker(empty) as worker:
         assert worker.wait(30) == 2
-
-
-def test_the_devices_are_asked_of_torch_in_a_process_of_its_own() -> None:
-    assert find_devices()[0] == "cpu"

@@ -20,13 +20,18 @@ class Figures:
 
 def figures(network: nn.Module, *, channels: int, image_size: int) -> Figures:
     """Counts parameters, and multiply-accumulates by one forward pass of one image in evaluation mode."""
-    parameters = list(network.parameters())
-    nonzero = sum(int(torch.count_nonzero(parameter)) for parameter in parameters)
-    macs = _multiply_accumulates(network, (1, channels, image_size, image_size))
-    return Figures(sum(parameter.numel() for parameter in parameters), nonzero, macs)
+    nonzero = sum(int(torch.count_nonzero(parameter)) for parameter in network.parameters())
+    macs = multiply_accumulates(network, channels=channels, image_size=image_size)
+    return Figures(parameter_count(network), nonzero, macs)
 
 
-def _multiply_accumulates(network: nn.Module, shape: tuple[int, ...]) -> int:
+def parameter_count(network: nn.Module) -> int:
+    """How many parameters a network has; it may be on the meta device."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def multiply_accumulates(network: nn.Module, *, channels: int, image_size: int) -> int:
+    """Those of one image, counted in a forward pass in evaluation mode; on the meta device that takes no memory."""
     counts: list[int] = []
 
     def count(module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -38,9 +43,10 @@ def _multiply_accumulates(network: nn.Module, shape: tuple[int, ...]) -> int:
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     handles = [layer.register_forward_hook(count) for layer in layers]
     was_training = network.training
+    image = torch.zeros(1, channels, image_size, image_size, device=next(network.parameters()).device)
     try:
         with torch.inference_mode():
-            network.eval()(torch.zeros(shape, device=next(network.parameters()).device))
+            network.eval()(image)
     finally:
         network.train(was_training)
         for handle in handles:

@@ -10,6 +10,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.counting import Counter
+from service.figures import FigureBook
 from service.predictor import Predictor
 from specs.settings import Settings
 from store.artifacts import Artifacts
@@ -21,7 +23,7 @@ SWEEP_SECONDS = 2.0
 
 
 class House:
-    """The open database, the artifacts, the predictor and the watch over workers of one running app."""
+    """What one running app has: the database, artifacts, the predictor, figures, and the watch over workers."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.settings = settings
@@ -29,6 +31,7 @@ class House:
         self.artifacts = Artifacts(settings.home)
         self.watch = Watch(database, ttl_seconds=settings.worker_ttl_seconds)
         self.predictor = Predictor(settings, database, self.artifacts)
+        self.figures = FigureBook(database, Counter())
         self.closing = asyncio.Event()
 
 
@@ -46,6 +49,7 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         stop.set()
         thread.join()
         await house.predictor.close()
+        house.figures.close()
     finally:
         stop.set()
         database.close()

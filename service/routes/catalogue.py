@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from formats.images import FORMATS, MEDIA_TYPES
 from inference import devices
 from inference.runtimes import RUNTIMES
+from service.figures import CannotCount, Counted, Question, TooManyQuestions
 from service.house import TheHouse
+from service.queries import Look, read_question
 from service.schemas import Moment, Page, Schema
 from service.uploads import MAX_IMAGES
 from specs.architectures import ARCHITECTURES
@@ -38,6 +41,37 @@ class EntryView(Schema):
     defaults: dict[str, Any]
 
 
+class Figures(Schema):
+    """What a network costs, counted on the network itself, for images of this size and so many classes."""
+
+    parameters: int
+    macs: int = Field(description="Multiply-accumulates of convolutions and linear layers for one image.")
+    image_size: int
+    classes: int
+    channels: int
+
+
+class ArchitectureView(EntryView):
+    """A network of the catalogue."""
+
+    figures: Figures | None = Field(description="Null until they have been counted, soon after the first request.")
+
+
+# The parameters of a network's options differ from network to network; the rest is read along with them.
+OPTIONS: dict[str, Any] = {
+    "name": "options",
+    "in": "query",
+    "description": "Any option of the network, as in `?width=0.5` or `?hidden=128&hidden=64`; the entry lists them.",
+    "style": "form",
+    "explode": True,
+    "schema": {"type": "object", "additionalProperties": True},
+}
+LOOK: list[dict[str, Any]] = [
+    {"name": name, "in": "query", "schema": schema} for name, schema in Look.model_json_schema()["properties"].items()
+]
+
+
+@cache
 def _view(entry: Entry | PruningMethod) -> EntryView:
     schema = entry.options.model_json_schema()
     properties = {name: field for name, field in schema["properties"].items() if name != "name"}
@@ -53,14 +87,44 @@ def _view(entry: Entry | PruningMethod) -> EntryView:
     )
 
 
+def _architecture_view(entry: Entry, question: Question, counted: Counted | None) -> ArchitectureView:
+    figures = None
+    if counted is not None:
+        look = {"image_size": question.image_size, "classes": question.classes, "channels": question.channels}
+        figures = Figures(parameters=counted.parameters, macs=counted.macs, **look)
+    return ArchitectureView(**dict(_view(entry)), figures=figures)
+
+
+@cache
+def _default_question(entry: Entry) -> Question:
+    return read_question(entry, {})
+
+
 @router.get("/architectures", summary="Networks that can be trained")
-def list_architectures() -> Page[EntryView]:
-    return Page(items=[_view(entry) for entry in ARCHITECTURES.values()])
+def list_architectures(house: TheHouse) -> Page[ArchitectureView]:
+    """With the figures of their default options, as far as they have been counted; the first request has it begun."""
+    entries = list(ARCHITECTURES.values())
+    questions = [_default_question(entry) for entry in entries]
+    known = house.figures.known(questions)
+    return Page(items=[_architecture_view(*each) for each in zip(entries, questions, known, strict=True)])
 
 
-@router.get("/architectures/{name}", summary="One network")
-def get_architecture(name: str) -> EntryView:
-    return _view(ARCHITECTURES[name])
+@router.get(
+    "/architectures/{name}",
+    summary="One network, and what it costs with the options you name",
+    openapi_extra={"parameters": [*LOOK, OPTIONS]},
+)
+def get_architecture(name: str, request: Request, house: TheHouse) -> ArchitectureView:
+    """Options and images that are not named are the default ones; figures that were never asked for are counted."""
+    entry = ARCHITECTURES[name]
+    values = {key: request.query_params.getlist(key) for key in request.query_params}
+    question = read_question(entry, values)
+    try:
+        return _architecture_view(entry, question, house.figures.count(question))
+    except (TooManyQuestions, CannotCount):
+        if values:
+            raise
+        return _architecture_view(entry, question, None)
 
 
 @router.get("/optimizers", summary="Optimizers")

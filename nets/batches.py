@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from nets.augmentations import augment
 from nets.datasets import Dataset
+from nets.losses import PLAIN, Loss, Weighed
 from nets.mixing import mix, partners
 from nets.seeds import Chance, derived_seed, permutation
 from specs.augmentations import AugmentationOptions, MixingOptions
@@ -37,12 +37,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def loss(self, logits: Tensor) -> Tensor:
-        """Mean cross-entropy with the labels, weighed with that of the partners' where images are mixed."""
+    def loss(self, logits: Tensor, loss: Loss = PLAIN) -> Weighed:
+        """The loss for the labels, weighed with that for the partners' where images are mixed."""
         if self.partners is None or self.share is None:
-            return cross_entropy(logits, self.labels)
-        own, other = (cross_entropy(logits, labels, reduction="none") for labels in (self.labels, self.partners))
-        return torch.lerp(other, own, self.share).mean()
+            return loss.of(logits, self.labels)
+        return loss.of_mixed(logits, self.labels, self.partners, self.share)
 
     def correct(self, logits: Tensor) -> int:
         """How many images are taken for the class that has the larger share in them."""

@@ -1,15 +1,16 @@
-"""A training written down so that it can be taken up exactly where it was: three files, none of them pickle.
+"""A training written down so that it can be taken up exactly where it was, in a few files, none of them pickle.
 
-`network.safetensors` holds parameters and buffers, `optimizer.safetensors` the optimizer's tensors as
-`<parameter number>.<name>`, `state.json` the counters. Learning rate, data order and dropout need no record:
-they are functions of the seed, the epoch and the step.
+`network.safetensors` holds parameters and buffers, `average.safetensors` their averages where there are any,
+`optimizer.safetensors` the optimizer's tensors as `<parameter number>.<name>`, `state.json` the counters and what a
+schedule made of the validation losses. Data order, dropout and all other schedules need no record: they are functions
+of the seed, the epoch and the step.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, optim
 
+from nets.averaging import Average
+from nets.gradients import Tally
+from nets.schedules import Plateau
+
 NETWORK_NAME = "network.safetensors"
+AVERAGE_NAME = "average.safetensors"
 OPTIMIZER_NAME = "optimizer.safetensors"
 STATE_NAME = "state.json"
 
@@ -37,19 +43,28 @@ class Progress:
     best_loss: float | None = None
     lowest_loss: float | None = None
     epochs_without_fall: int = 0
+    plateau: Plateau = field(default_factory=Plateau)
 
-    def count_step(self, *, images: int, correct: int, loss: float) -> None:
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Progress:
+        """What `asdict` wrote, by this version or one that knew less."""
+        return cls(**{**values, "plateau": Plateau(**values.get("plateau", {}))})
+
+    def count_step(self, seen: Tally) -> None:
         self.step += 1
-        self.images += images
-        self.correct += correct
-        self.loss_sum += loss * images
+        self.images += seen.images
+        self.correct += seen.correct
+        self.loss_sum += seen.loss * seen.images
 
-    def finish_epoch(self, *, loss: float, accuracy: float) -> bool:
-        """Counts a whole epoch by its validation figures; whether it is the best so far."""
+    def finish_epoch(self, *, loss: float, accuracy: float, min_delta: float = 0.0) -> bool:
+        """Counts a whole epoch by its validation figures; whether it is the best so far.
+
+        The loss has fallen if it is more than `min_delta` below the lowest of before.
+        """
         self.epoch += 1
         self.step = self.images = self.correct = 0
         self.loss_sum = self.seconds = 0.0
-        fell = self.lowest_loss is None or loss < self.lowest_loss
+        fell = self.lowest_loss is None or loss < self.lowest_loss - min_delta
         self.lowest_loss = loss if fell else self.lowest_loss
         self.epochs_without_fall = 0 if fell else self.epochs_without_fall + 1
         best = self.best_loss is None or (accuracy, -loss) > (self.best_accuracy, -self.best_loss)
@@ -58,25 +73,38 @@ class Progress:
         return best
 
 
-def write_checkpoint(directory: Path, network: nn.Module, optimizer: optim.Optimizer, progress: Progress) -> None:
+@dataclass(frozen=True)
+class Trained:
+    """All that a training changes but its counters."""
+
+    network: nn.Module
+    optimizer: optim.Optimizer
+    average: Average | None = None
+
+
+def write_checkpoint(directory: Path, trained: Trained, progress: Progress) -> None:
     """Fills an empty directory; to make it durable and visible at once is the caller's business."""
     tensors: dict[str, Tensor] = {}
     others: dict[str, dict[str, Any]] = defaultdict(dict)
-    for number, state in optimizer.state_dict()["state"].items():
+    for number, state in trained.optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if isinstance(value, Tensor):
                 tensors[f"{number}.{name}"] = _plain(value)
             else:
                 others[str(number)][name] = value
-    save_file({name: _plain(value) for name, value in network.state_dict().items()}, directory / NETWORK_NAME)
+    _write_network(directory / NETWORK_NAME, trained.network)
+    if trained.average is not None:
+        _write_network(directory / AVERAGE_NAME, trained.average.network)
     save_file(tensors, directory / OPTIMIZER_NAME)
     state_text = json.dumps({"progress": asdict(progress), "optimizer": others}, allow_nan=False)
     (directory / STATE_NAME).write_text(state_text, encoding="utf-8")
 
 
-def read_checkpoint(directory: Path, network: nn.Module, optimizer: optim.Optimizer) -> Progress:
-    """Puts a checkpoint's values into a network and an optimizer made as they were then; returns how far it was."""
-    read_network(directory, network)
+def read_checkpoint(directory: Path, trained: Trained) -> Progress:
+    """Puts a checkpoint's values into what was made as it was then; returns how far it was."""
+    _read_network(directory / NETWORK_NAME, trained.network)
+    if trained.average is not None:
+        _read_network(directory / AVERAGE_NAME, trained.average.network)
     saved = json.loads((directory / STATE_NAME).read_text(encoding="utf-8"))
     state: dict[int, dict[str, Any]] = defaultdict(dict)
     for number, values in saved["optimizer"].items():
@@ -84,19 +112,29 @@ def read_checkpoint(directory: Path, network: nn.Module, optimizer: optim.Optimi
     for key, value in load_file(directory / OPTIMIZER_NAME).items():
         number, _, name = key.partition(".")
         state[int(number)][name] = value
+    optimizer = trained.optimizer
     optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(state)})
     _align(optimizer)
-    return Progress(**saved["progress"])
+    return Progress.of(saved["progress"])
 
 
 def read_network(directory: Path, network: nn.Module) -> None:
-    """Puts a checkpoint's parameters and buffers into a network."""
-    network.load_state_dict(load_file(directory / NETWORK_NAME))
+    """Puts what a checkpoint would have been published as into a network: averages if it has them, else weights."""
+    average = directory / AVERAGE_NAME
+    _read_network(average if average.exists() else directory / NETWORK_NAME, network)
 
 
 def read_progress(directory: Path) -> Progress:
     """How far the training was when the checkpoint was written."""
-    return Progress(**json.loads((directory / STATE_NAME).read_text(encoding="utf-8"))["progress"])
+    return Progress.of(json.loads((directory / STATE_NAME).read_text(encoding="utf-8"))["progress"])
+
+
+def _write_network(path: Path, network: nn.Module) -> None:
+    save_file({name: _plain(value) for name, value in network.state_dict().items()}, path)
+
+
+def _read_network(path: Path, network: nn.Module) -> None:
+    network.load_state_dict(load_file(path))
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -96,13 +96,13 @@ def download(layout: Layout, folder: Path, splits: Sequence[TorchvisionSplit], p
     cause = why_unreachable(layout.addresses())
     if cause is not None:
         return cause
-    with _stalls_end():
+    with stalls_end():
         try:
             unpack(layout, folder, splits, placed)
         except (OSError, HTTPException, RuntimeError) as error:
             if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno in OURS_TO_TELL):
                 raise
-            return _in_a_few_words(error)
+            return in_a_few_words(error)
     return None
 
 
@@ -135,10 +135,10 @@ def _knock(address: str, seconds: float, answers: Queue[str | None]) -> None:
     except HTTPError:
         answers.put(None)
     except (OSError, HTTPException, ValueError) as error:
-        answers.put(_in_a_few_words(error))
+        answers.put(in_a_few_words(error))
 
 
-def _in_a_few_words(error: BaseException) -> str:
+def in_a_few_words(error: BaseException) -> str:
     """The cause of a failed download: torchvision wraps it in several lines, urllib in brackets."""
     reason = getattr(error, "reason", error)
     if isinstance(reason, OSError) and reason.strerror:
@@ -149,7 +149,7 @@ def _in_a_few_words(error: BaseException) -> str:
 
 
 @contextmanager
-def _stalls_end() -> Iterator[None]:
+def stalls_end() -> Iterator[None]:
     """Within, a connection that brings nothing for half a minute ends; torchvision itself would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)

@@ -47,6 +47,55 @@ class TooLarge(NetError):
         )
 
 
+class PrecisionUnavailable(NetError):
+    """A training was asked for in numbers that the device has no instructions for."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This device has no instructions for bfloat16 (on a processor AVX512-BF16 or AMX), and without them it is "
+            'many times slower than float32. Set precision to "float32", or to "auto", which takes float32 here.'
+        )
+
+
+class WrongClassWeights(NetError):
+    """Class weights were given for another number of classes than the data set has."""
+
+    def __init__(self, given: int, classes: int) -> None:
+        super().__init__(
+            f"loss.class_weights has {given} numbers, and the data set has {classes} classes. Give one for each, in "
+            'the order in which the data set names its classes, or "balanced".'
+        )
+
+
+class PretrainedUnavailable(NetError):
+    """Pretrained weights are neither on this machine nor to be had; `why` in a few words."""
+
+    def __init__(self, file: str, why: str) -> None:
+        super().__init__(
+            f"The pretrained weights are not on this machine and cannot be downloaded ({why}). Place the file {file} "
+            "in the folder that PRUNEYARD_PRETRAINED_DIR names, or connect this machine to the internet."
+        )
+
+
+class PretrainedDamaged(NetError):
+    """A file of pretrained weights is not what its name says."""
+
+    def __init__(self, file: str, why: str) -> None:
+        super().__init__(
+            f"The pretrained weights in {file} cannot be used: {why}. Remove the file, or download it anew."
+        )
+
+
+class PretrainedMismatch(NetError):
+    """Pretrained weights lack layers of the network, or have them in other shapes; `layers` names some."""
+
+    def __init__(self, layers: str) -> None:
+        super().__init__(
+            f"The pretrained weights do not fit this network; these differ: {layers}. Leave all options of the "
+            "architecture at their defaults (width 1, stem paper), or leave out pretrained."
+        )
+
+
 class CheckpointLost(NetError):
     """The checkpoint of the best epoch is not there any more."""
 

@@ -1,54 +1,75 @@
 """Training on one page: epochs of steps, a validation after each, a checkpoint after each, the best one kept.
 
 Nothing depends on history but what a checkpoint holds: data order, augmentation and dropout are functions of
-(seed, epoch, step) and the learning rate one of the step. So a training that was stopped anywhere and taken up
-again ends with the same bits as one that was left alone, on the same machine and number of threads.
+(seed, epoch, step), the learning rate one of the step and, for a schedule that waits for plateaus, of counters in the
+checkpoint. So a training that was stopped anywhere and taken up again ends with the same bits as one that was left
+alone, on the same machine and number of threads.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import nn, optim
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
+from nets import freezing, gradients, losses, optimizers
+from nets.averaging import Average
 from nets.batches import Batch, Batches
-from nets.checkpoints import Progress, read_checkpoint, read_network, read_progress, write_checkpoint
+from nets.checkpoints import Progress, Trained, read_checkpoint, read_network, read_progress, write_checkpoint
 from nets.datasets import Dataset
 from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss
 from nets.evaluation import evaluate
-from nets.optimizers import build, set_learning_rate
+from nets.losses import Loss
 from nets.pruning import Masks
-from nets.schedules import factor
+from nets.schedules import Moment, factor
 from nets.seeds import derived_seed
 from specs.augmentations import AugmentationOptions
 from specs.optimizers import OptimizerOptions
-from specs.options import Options
+from specs.schedules import ScheduleOptions
+from specs.training import LossOptions
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How to train; `patience` is the number of epochs without a lower validation loss after which to stop."""
+    """How to train.
+
+    `patience` is the number of epochs after which to stop if none has brought the validation loss more than
+    `min_delta` below its lowest. One step takes `accumulation` batches and scales gradients down to the norm
+    `clipping`. With `ema_decay` the average of the weights is validated and kept. `precision` is that of the
+    arithmetic. With `frozen` only the heads are trained.
+    """
 
     optimizer: OptimizerOptions
-    schedule: Options
+    schedule: ScheduleOptions
     augmentation: tuple[AugmentationOptions, ...]
     epochs: int
     batch_size: int
     seed: int
     patience: int | None
     device: torch.device
+    min_delta: float = 0.0
+    loss: LossOptions = field(default_factory=LossOptions)
+    accumulation: int = 1
+    clipping: float | None = None
+    ema_decay: float | None = None
+    precision: torch.dtype = torch.float32
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
 class EpochRow:
-    """Figures of one epoch, counted from 1; `lr` is that of its last step, `seconds` include the validation."""
+    """Figures of one epoch, counted from 1; `lr` is that of its last step, `seconds` include the validation.
+
+    The training loss is what was made small, with smoothed labels, class weights and auxiliary heads, if there are
+    any; the validation loss is plain cross-entropy.
+    """
 
     epoch: int
     train_loss: float
@@ -94,13 +115,26 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class _Run:
-    network: nn.Module
-    optimizer: optim.Optimizer
+    trained: Trained
     batches: Batches
+    loss: Loss
     data: Dataset
     plan: TrainingPlan
     observer: Observer
     masks: Masks
+
+    @property
+    def network(self) -> nn.Module:
+        return self.trained.network
+
+    @property
+    def shown(self) -> nn.Module:
+        """What is validated and kept."""
+        return self.trained.average.network if self.trained.average else self.network
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.batches) / self.plan.accumulation)
 
 
 def train(
@@ -109,7 +143,7 @@ def train(
     """Trains in place, from the observer's newest checkpoint if it has one; weights in `masks` stay zero.
 
     Raises Interrupted, with a checkpoint written, when the observer asks to stop; NonFiniteLoss when training or
-    validation diverge; BatchTooSmall when batch normalisation would get single images.
+    validation diverge; BatchTooSmall when batch normalisation would get single images; WrongClassWeights.
     """
     run = _begin(network, data, plan, observer, masks=masks)
     progress = _resume(run)
@@ -123,18 +157,22 @@ def train(
 
 def _begin(network: nn.Module, data: Dataset, plan: TrainingPlan, observer: Observer, *, masks: Masks | None) -> _Run:
     network.to(plan.device).to(memory_format=torch.channels_last)
-    batches = Batches(data, plan.batch_size, plan.augmentation, plan.seed, plan.device)
-    normalises = any(isinstance(module, _BatchNorm) for module in network.modules())
-    if normalises and min(plan.batch_size, len(data.train)) < 2:
+    if plan.frozen:
+        freezing.freeze_backbone(network)
+    elif freezing.normalises(network) and min(plan.batch_size, len(data.train)) < 2:
         raise BatchTooSmall
+    batches = Batches(data, plan.batch_size, plan.augmentation, plan.seed, plan.device)
+    loss = losses.build(plan.loss, data.train.labels.to(plan.device), classes=len(data.classes))
     kept = (masks or Masks({})).to(plan.device)
     kept.apply(network)
-    return _Run(network, build(plan.optimizer, network), batches, data, plan, observer, kept)
+    average = None if plan.ema_decay is None else Average(network, plan.ema_decay)
+    trained = Trained(network, optimizers.build(plan.optimizer, network), average)
+    return _Run(trained, batches, loss, data, plan, observer, kept)
 
 
 def _resume(run: _Run) -> Progress:
     checkpoint = run.observer.newest_checkpoint()
-    return read_checkpoint(checkpoint, run.network, run.optimizer) if checkpoint else Progress()
+    return read_checkpoint(checkpoint, run.trained) if checkpoint else Progress()
 
 
 def _waited_enough(plan: TrainingPlan, progress: Progress) -> bool:
@@ -142,45 +180,51 @@ def _waited_enough(plan: TrainingPlan, progress: Progress) -> bool:
 
 
 def _train_epoch(run: _Run, progress: Progress) -> None:
-    run.network.train()
-    steps = run.plan.epochs * len(run.batches)
+    freezing.train(run.network, frozen=run.plan.frozen)
+    steps = run.plan.epochs * run.steps_per_epoch
     clock = time.perf_counter()
-    for batch in run.batches.of_epoch(progress.epoch, skip=progress.step):
-        _step(run, progress, batch)
+    batches = run.batches.of_epoch(progress.epoch, skip=progress.step * run.plan.accumulation)
+    while progress.step < run.steps_per_epoch:
+        _step(run, progress, batches)
         now = time.perf_counter()
         progress.seconds += now - clock
         clock = now
-        done = progress.epoch * len(run.batches) + progress.step
+        done = progress.epoch * run.steps_per_epoch + progress.step
         run.observer.on_step(epoch=progress.epoch + 1, epochs=run.plan.epochs, fraction=done / steps)
         if run.observer.stop_requested():
             _save(run, progress, best=False)
             raise Interrupted(progress.epoch + 1, progress.step)
 
 
-def _step(run: _Run, progress: Progress, batch: Batch) -> None:
+def _step(run: _Run, progress: Progress, batches: Iterator[Batch]) -> None:
     torch.manual_seed(derived_seed("step", run.plan.seed, progress.epoch, progress.step))
-    set_learning_rate(run.optimizer, _learning_rate(run, progress.epoch, progress.step))
-    run.optimizer.zero_grad(set_to_none=True)
-    logits = run.network(batch.images)
-    loss = batch.loss(logits)
-    value = loss.item()
-    if not math.isfinite(value):
+    optimizer, plan = run.trained.optimizer, run.plan
+    optimizers.set_factor(optimizer, _factor(run, progress, progress.step))
+    optimizer.zero_grad(set_to_none=True)
+    count = min(plan.accumulation, len(run.batches) - progress.step * plan.accumulation)
+    seen = gradients.take(run.network, islice(batches, count), run.loss, alone=count == 1, dtype=plan.precision)
+    if not math.isfinite(seen.loss):
         raise NonFiniteLoss(progress.epoch + 1, progress.step + 1)
-    loss.backward()  # type: ignore[no-untyped-call]
-    run.optimizer.step()
+    gradients.cut(run.network, run.masks)
+    gradients.clip(run.network, plan.clipping)
+    optimizer.step()
     run.masks.apply(run.network)
-    progress.count_step(images=len(batch), correct=batch.correct(logits), loss=value)
+    progress.count_step(seen)
+    if run.trained.average is not None:
+        done = progress.epoch * run.steps_per_epoch + progress.step
+        run.trained.average.update(run.network, steps=done)
 
 
-def _learning_rate(run: _Run, epoch: int, step: int) -> float:
-    per_epoch = len(run.batches)
-    done, steps = epoch * per_epoch + step, run.plan.epochs * per_epoch
-    return run.plan.optimizer.lr * factor(run.plan.schedule, step=done, steps=steps, steps_per_epoch=per_epoch)
+def _factor(run: _Run, progress: Progress, step: int) -> float:
+    """The schedule's factor for a step of the epoch under way."""
+    each = run.steps_per_epoch
+    moment = Moment(progress.epoch * each + step, run.plan.epochs * each, each, progress.plateau.factor)
+    return factor(run.plan.schedule, moment)
 
 
 def _finish_epoch(run: _Run, progress: Progress) -> None:
     started = time.perf_counter()
-    validation = evaluate(run.network, run.data.validation, run.data)
+    validation = evaluate(run.shown, run.data.validation, run.data)
     if not math.isfinite(validation.loss):
         raise NonFiniteLoss(progress.epoch + 1, None)
     row = EpochRow(
@@ -189,18 +233,20 @@ def _finish_epoch(run: _Run, progress: Progress) -> None:
         train_accuracy=progress.correct / progress.images,
         validation_loss=validation.loss,
         validation_accuracy=validation.accuracy,
-        lr=_learning_rate(run, progress.epoch, progress.step - 1),
+        lr=run.plan.optimizer.lr * _factor(run, progress, progress.step - 1),
         images_per_second=progress.images / progress.seconds,
         seconds=progress.seconds + time.perf_counter() - started,
     )
     run.observer.on_epoch(row)
-    best = progress.finish_epoch(loss=validation.loss, accuracy=validation.accuracy)
+    progress.plateau.see(run.plan.schedule, validation.loss)
+    min_delta = run.plan.min_delta
+    best = progress.finish_epoch(loss=validation.loss, accuracy=validation.accuracy, min_delta=min_delta)
     _save(run, progress, best=best)
 
 
 def _save(run: _Run, progress: Progress, *, best: bool) -> None:
     def write(directory: Path) -> None:
-        write_checkpoint(directory, run.network, run.optimizer, progress)
+        write_checkpoint(directory, run.trained, progress)
 
     run.observer.save_checkpoint(write, epoch=progress.epoch, step=progress.step, best=best)
 
@@ -211,4 +257,6 @@ def _take_best(run: _Run, progress: Progress) -> None:
         if checkpoint is None or read_progress(checkpoint).epoch != progress.best_epoch:
             raise CheckpointLost(progress.best_epoch)
         read_network(checkpoint, run.network)
+    elif run.shown is not run.network:
+        run.network.load_state_dict(run.shown.state_dict())
     run.network.eval()

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, cast
 
-from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, TypeAdapter, create_model
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from specs.architectures import Architecture
 from specs.augmentations import Augmentations
+from specs.networks.base import NetworkOptions
 from specs.optimizers import Optimizer
-from specs.options import Strict
+from specs.options import Options, Strict
+from specs.pretrained import check_pretrained, with_paper_stem
 from specs.pruning import PRUNING_METHODS
 from specs.registry import UnknownName
 from specs.schedules import Schedule
+from specs.training import (
+    EarlyStopping,
+    EmaOptions,
+    GradientAccumulation,
+    GradientClipping,
+    LossOptions,
+    Precision,
+)
 
 NAME_PATTERN = r"^\w[\w .,()+-]{0,99}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
@@ -22,25 +42,33 @@ Epochs = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 BatchSize = Annotated[int, Field(strict=True, ge=1, le=8192)]
 
 
-class EarlyStopping(Strict):
-    """Stop when validation loss has not fallen for `patience` epochs."""
-
-    patience: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
-        default=2, description="Epochs to wait for a better one."
-    )
-
-
 class TrainSpec(Strict):
-    """Train a network from random weights; the epoch of the best validation accuracy becomes the model."""
+    """Train a network; the epoch of the best validation accuracy becomes the model."""
 
     kind: Literal["train"] = "train"
     name: Name | None = Field(default=None, description="Of the job and its model; a label, not an id.")
     dataset: Name = Field(description="Id or name of a data set.", examples=["digits"])
+    pretrained: str | None = Field(
+        default=None,
+        max_length=100,
+        description="Weights to begin with, by torchvision's name, such as `IMAGENET1K_V1`. The head is made anew for "
+        "the data set's classes, unless it has as many; for grey images the first convolution takes the sum of its "
+        "weights for red, green and blue. Images are normalised as the weights expect. The stem `auto` is the paper's.",
+    )
     architecture: Architecture = Field(description="The network: a name, or a name with options.")
+    freeze: Literal["backbone"] | None = Field(
+        default=None,
+        description="`backbone` trains the head only: all other weights and the statistics of batch normalisation "
+        "stay as they are. For pretrained weights.",
+    )
     optimizer: Optimizer = Field(default="adam", validate_default=True, description="A name, or a name with options.")
     schedule: Schedule = Field(default="constant", validate_default=True, description="Of the learning rate.")
     epochs: Epochs = Field(default=20, description="Passes over the training split.")
-    batch_size: BatchSize = Field(default=64, description="Images per step; at most the training split.")
+    batch_size: BatchSize = Field(default=64, description="Images per batch; at most the training split.")
+    loss: LossOptions = Field(default=LossOptions(), description="What is made small.")
+    gradient_accumulation: GradientAccumulation = 1
+    gradient_clipping: GradientClipping = None
+    ema: EmaOptions | None = Field(default=None, description="Averages the weights; off when null.")
     augmentation: Augmentations = Field(
         default="none",
         validate_default=True,
@@ -54,19 +82,40 @@ class TrainSpec(Strict):
         default=0.2, description="Share of the images that are not for testing, kept to choose the best epoch."
     )
     early_stopping: EarlyStopping | None = Field(default=None, description="Off when null.")
+    precision: Precision = "float32"
     seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = Field(
         default=0, description="Of weights, data order, augmentation and validation split."
     )
     device: Device = Field(default="auto", description="`auto` takes the fastest that the worker found to work.")
+
+    @field_validator("architecture")
+    @classmethod
+    def _with_the_stem_of_its_weights(cls, network: NetworkOptions, info: ValidationInfo) -> Options:
+        return with_paper_stem(network) if info.data.get("pretrained") is not None else network
+
+    @model_validator(mode="after")
+    def _only_weights_that_there_are(self) -> Self:
+        if self.pretrained is not None:
+            check_pretrained(self.architecture, self.pretrained)
+        elif self.freeze is not None:
+            context = {"field": "freeze", "hint": "Name pretrained weights, or leave out freeze."}
+            raise PydanticCustomError("nothing_to_keep", "Random weights are not worth keeping.", context)
+        return self
 
 
 class FineTune(Strict):
     """Retraining after the cut; weights that were cut stay zero."""
 
     epochs: Epochs = Field(default=5, description="Passes over the training split of the parent's job.")
-    batch_size: BatchSize = Field(default=64, description="Images per step.")
+    batch_size: BatchSize = Field(default=64, description="Images per batch.")
     optimizer: Optimizer = Field(default="adam", validate_default=True, description="A name, or a name with options.")
     schedule: Schedule = Field(default="cosine", validate_default=True, description="Of the learning rate.")
+    loss: LossOptions = Field(default=LossOptions(), description="What is made small.")
+    gradient_accumulation: GradientAccumulation = 1
+    gradient_clipping: GradientClipping = None
+    ema: EmaOptions | None = Field(default=None, description="Averages the weights; off when null.")
+    early_stopping: EarlyStopping | None = Field(default=None, description="Off when null.")
+    precision: Precision = "float32"
 
 
 class PruneSpec(Strict):

@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     data_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split_paths)] = Field(
         default=(), description="Folders of this machine whose subfolders may be read as data sets."
     )
+    pretrained_dir: Path | None = Field(
+        default=None, description="Folder of pretrained weights, under torchvision's file names; asked before the web."
+    )
     max_upload_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=20 * GIBIBYTE, description="Of the archive of one data set, packed and unpacked."
     )

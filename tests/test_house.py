@@ -62,15 +62,22 @@ def test_files_are_short_and_named_by_a_noun() -> None:
         assert "manager" not in path.name, path
 
 
+# The one place that reads pickled files: torchvision publishes no others. Its loader takes nothing but tensors.
+PICKLES_READ = ("nets/pretrained.py", "torch.load(source, map_location='cpu', weights_only=True)")
+
+
 def test_nothing_is_pickled() -> None:
     banned = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
     for path in files():
+        allowed: set[ast.AST] = set()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (path.relative_to(ROOT).as_posix(), ast.unparse(node)) == PICKLES_READ and isinstance(node, ast.Call):
+                allowed.add(node.func)
             if isinstance(node, ast.Import):
                 assert not banned & {alias.name.partition(".")[0] for alias in node.names}, path
             elif isinstance(node, ast.ImportFrom):
                 assert (node.module or "").partition(".")[0] not in banned, path
-            elif isinstance(node, ast.Attribute):
+            elif isinstance(node, ast.Attribute) and node not in allowed:
                 called = f"{ast.unparse(node.value)}.{node.attr}"
                 assert called not in {"torch.load", "torch.save", "torch.jit.load"}, path
 

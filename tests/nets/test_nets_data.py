@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,12 +8,11 @@ import pytest
 import torch
 
 from formats.images import ImageShape, resize_pixels
-from nets import datasets, schedules
+from nets import datasets
 from nets.batches import Batches, normalised
 from nets.datasets import Dataset, Images, Split
 from specs.augmentations import AUGMENTATIONS
 from specs.datasets import BUILTIN_DATASETS, BuiltinDataset, split_sizes
-from specs.schedules import SCHEDULES
 
 SETS = list(BUILTIN_DATASETS.values())
 
@@ -141,24 +139,3 @@ def test_pixels_are_normalised_to_the_last_digits_of_float32(few: Dataset) -> No
         assert images.shape == (5, 3, 6, 7)
         assert images.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(images.permute(0, 2, 3, 1).double(), wanted, rtol=2e-6, atol=2e-6)
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_factors_are_finite_and_at_most_one(name: str) -> None:
-    options = SCHEDULES[name].options()
-    for steps in (1, 2, 3, 100):
-        values = [schedules.factor(options, step=step, steps=steps, steps_per_epoch=1) for step in range(steps)]
-        assert all(math.isfinite(value) and 0 < value <= 1 for value in values)
-
-
-def test_schedules_pass_through_their_marks() -> None:
-    def at(name: str, step: int, **options: Any) -> float:
-        return schedules.factor(SCHEDULES[name].options(**options), step=step, steps=100, steps_per_epoch=10)
-
-    assert at("constant", 99) == 1
-    assert [at("step", step, every=2, gamma=0.5) for step in (19, 20, 40)] == [1, 0.5, 0.25]
-    assert at("cosine", 50) == pytest.approx(0.5)
-    assert at("cosine", 20, warmup=0.2) == pytest.approx(1)
-    assert at("cosine", 99, final=0.1) == pytest.approx(0.1, abs=1e-3)
-    assert [at("one-cycle", step) for step in (0, 25)] == [pytest.approx(0.1), pytest.approx(1)]
-    assert at("one-cycle", 99, final=0) == pytest.approx(1 / 75)

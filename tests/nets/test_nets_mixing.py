@@ -96,8 +96,8 @@ def test_the_loss_is_that_of_mixed_targets() -> None:
     batch = Batch(torch.empty(32, 1, 1, 1), labels, others, share)
     targets = share[:, None] * one_hot(labels, 10) + (1 - share[:, None]) * one_hot(others, 10)
     assert len(batch) == 32
-    torch.testing.assert_close(batch.loss(logits), cross_entropy(logits, targets))
-    assert torch.equal(plain.loss(logits), cross_entropy(logits, labels))
+    torch.testing.assert_close(batch.loss(logits).mean, cross_entropy(logits, targets))
+    assert torch.equal(plain.loss(logits).mean, cross_entropy(logits, labels))
 
 
 def test_the_larger_share_is_the_right_answer() -> None:

@@ -1,30 +1,62 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
+from nets import precision
+from nets.averaging import Average
 from nets.checkpoints import Progress, read_network
 from nets.datasets import Dataset
 from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss, is_out_of_memory
 from nets.evaluation import evaluate
+from nets.layers import Layers, layers_of
 from nets.pruning import select
 from nets.training import EpochRow, TrainingPlan, TrainingResult, train
 from specs.augmentations import AUGMENTATIONS
 from specs.optimizers import OPTIMIZERS
 from specs.pruning import PRUNING_METHODS
 from specs.schedules import SCHEDULES
+from specs.training import LossOptions
 from tests.nets.conftest import FolderObserver, plan, small_network
 
+ROOT = Path(__file__).parent.parent.parent
+
 OPTIMIZER_OPTIONS: dict[str, dict[str, Any]] = {
+    "adam": {"lr": 0.01, "amsgrad": True},
     "rmsprop": {"lr": 0.01, "momentum": 0.5, "centered": True},
     "momentum": {"lr": 0.05, "nesterov": True, "weight_decay": 0.01},
+    "muon": {"decay_norms": False},
+}
+SCHEDULE_OPTIONS: dict[str, dict[str, Any]] = {
+    "plateau": {"patience": 0, "threshold": 0.9, "factor": 0.5, "warmup": 0.2},
+    "multistep": {"milestones": (1, 2), "warmup": 0.1},
+}
+BEST_PRECISION = precision.resolve("auto", torch.device("cpu"))
+# Whatever else can be asked for, and all of it at once.
+VARIANTS: list[dict[str, Any]] = [
+    {"accumulation": 3},
+    {"clipping": 0.5},
+    {"ema_decay": 0.9},
+    {"precision": BEST_PRECISION},
+    {"frozen": True},
+    {"loss": LossOptions(label_smoothing=0.1, class_weights="balanced")},
+    {"patience": 1, "min_delta": 0.2},
+]
+ALL_AT_ONCE: dict[str, Any] = {
+    **{name: value for variant in VARIANTS for name, value in variant.items() if name != "frozen"},
+    "schedule": SCHEDULES["plateau"].options(**SCHEDULE_OPTIONS["plateau"]),
+    "optimizer": OPTIMIZERS["muon"].options(),
 }
 
 
@@ -56,21 +88,43 @@ def train_to_the_end(
             continue
 
 
+def optimizer_of(name: str) -> dict[str, Any]:
+    return {"optimizer": OPTIMIZERS[name].options(**OPTIMIZER_OPTIONS.get(name, {}))}
+
+
+def schedule_of(name: str) -> dict[str, Any]:
+    return {"schedule": SCHEDULES[name].options(**SCHEDULE_OPTIONS.get(name, {}))}
+
+
+def augmentation_of(*names: str) -> dict[str, Any]:
+    return {"augmentation": tuple(AUGMENTATIONS[name].options() for name in names)}
+
+
+def label(value: Any) -> str:
+    """What tells one change of the plan from others."""
+    if not isinstance(value, dict):
+        return str(value)
+    return "-".join(getattr(option, "name", name) for name, option in value.items())
+
+
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(
-    ("network_name", "optimizer", "augmentation"),
+    ("network_name", "changes"),
     [
-        *(("mlp", name, ("shift",)) for name in OPTIMIZERS),
-        *(("mlp", "adam", (name,)) for name in AUGMENTATIONS),
-        ("resnet18", "adam", ("crop-flip", "randaugment", "erase", "mixup")),
+        *(("mlp", optimizer_of(name)) for name in OPTIMIZERS),
+        *(("mlp", schedule_of(name)) for name in SCHEDULES),
+        *(("mlp", augmentation_of(name)) for name in AUGMENTATIONS),
+        *(("mlp", variant) for variant in VARIANTS),
+        ("resnet18", augmentation_of("crop-flip", "randaugment", "erase", "mixup")),
+        ("resnet18", {"frozen": True}),
+        ("resnet18", ALL_AT_ONCE | augmentation_of("crop-flip", "cutmix")),
     ],
+    ids=label,
 )
 def test_a_training_stopped_anywhere_ends_with_the_same_bits(
-    few: Dataset, tmp_path: Path, network_name: str, optimizer: str, augmentation: tuple[str, ...]
+    few: Dataset, tmp_path: Path, network_name: str, changes: dict[str, Any]
 ) -> None:
-    options = OPTIMIZERS[optimizer].options(**OPTIMIZER_OPTIONS.get(optimizer, {}))
-    chosen = tuple(AUGMENTATIONS[name].options() for name in augmentation)
-    training = plan(optimizer=options, augmentation=chosen, epochs=3)
+    training = plan(epochs=3, **changes)
     left_alone, disturbed = FolderObserver(tmp_path / "a"), FolderObserver(tmp_path / "b")
     for observer in (left_alone, disturbed):
         observer.folder.mkdir()
@@ -155,6 +209,199 @@ def test_a_lost_best_checkpoint_is_an_error(few: Dataset, tmp_path: Path) -> Non
         train(small_network("mlp", activation="tanh"), few, unsteady(), observer)
 
 
+@pytest.mark.parametrize("loss", [LossOptions(), LossOptions(label_smoothing=0.1, class_weights="balanced")])
+@pytest.mark.parametrize("augmentation", ["shift", "mixup"])
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(6, 2), (3, 4), (12, 1)])
+def test_batches_of_one_step_are_as_good_as_a_large_one(
+    few: Dataset, tmp_path: Path, loss: LossOptions, augmentation: str, batch_size: int, accumulation: int
+) -> None:
+    sgd = {"optimizer": OPTIMIZERS["momentum"].options(lr=0.1), "loss": loss, **augmentation_of(augmentation)}
+    observers = [FolderObserver(tmp_path / name) for name in ("whole", "parts")]
+    trainings = [plan(batch_size=12, **sgd), plan(batch_size=batch_size, accumulation=accumulation, **sgd)]
+    for observer, training in zip(observers, trainings, strict=True):
+        observer.folder.mkdir()
+        train(small_network("mlp"), few, training, observer)
+    whole, parts = (observer.rows for observer in observers)
+    assert observers[0].steps == observers[1].steps == 15
+    for ours, theirs in zip(parts, whole, strict=True):
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-5)
+        assert ours.validation_loss == pytest.approx(theirs.validation_loss, rel=1e-5)
+        assert ours.lr == theirs.lr
+    for one, other in zip(*(newest_weights(observer) for observer in observers), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def newest_weights(observer: FolderObserver) -> list[Tensor]:
+    assert observer.newest is not None
+    network = small_network("mlp")
+    read_network(observer.newest, network)
+    return list(network.parameters())
+
+
+@pytest.mark.parametrize(("accumulation", "steps"), [(1, 4), (2, 2), (3, 2), (4, 1), (100, 1)])
+def test_the_last_step_of_an_epoch_takes_the_batches_that_are_left(
+    few: Dataset, tmp_path: Path, accumulation: int, steps: int
+) -> None:
+    observer = FolderObserver(tmp_path)
+    network = small_network("resnet18")
+    train(network, few, plan(epochs=2, accumulation=accumulation, **schedule_of("constant")), observer)
+    assert observer.steps == 2 * steps
+    assert observer.fractions == [number / (2 * steps) for number in range(1, 2 * steps + 1)]
+    assert observer.rows[-1].epoch == 2
+    assert observer.newest is not None
+    read_network(observer.newest, network)
+    # Batch normalisation saw every batch.
+    assert int(network.bn1.num_batches_tracked) == 8
+
+
+def test_gradients_are_scaled_down_to_the_norm(few: Dataset, tmp_path: Path) -> None:
+    moved = {}
+    for clipping in (None, 0.01, 1e6):
+        network = small_network("mlp")
+        before = torch.nn.utils.parameters_to_vector(network.parameters()).detach().clone()
+        observer = FolderObserver(tmp_path / str(clipping))
+        observer.folder.mkdir()
+        one_step = plan(
+            optimizer=OPTIMIZERS["sgd"].options(lr=1.0),
+            batch_size=50,
+            epochs=1,
+            clipping=clipping,
+            **schedule_of("constant"),
+        )
+        train(network, few, one_step, observer)
+        moved[clipping] = torch.nn.utils.parameters_to_vector(network.parameters()).detach() - before
+    assert moved[0.01].norm().item() == pytest.approx(0.01, rel=1e-3)
+    assert torch.nn.functional.cosine_similarity(moved[0.01], moved[None], dim=0) > 0.999
+    assert torch.equal(moved[1e6], moved[None])
+
+
+def test_cut_weights_count_in_no_norm(few: Dataset, tmp_path: Path) -> None:
+    """With nearly all weights cut, those that are left take the whole norm."""
+    network = small_network("mlp")
+    masks = select(network, method="magnitude", options=PRUNING_METHODS["magnitude"].options(sparsity=0.9))
+    masks.apply(network)
+    before = torch.nn.utils.parameters_to_vector(network.parameters()).detach().clone()
+    one_step = plan(
+        optimizer=OPTIMIZERS["sgd"].options(lr=1.0), batch_size=50, epochs=1, clipping=0.01, **schedule_of("constant")
+    )
+    train(network, few, one_step, FolderObserver(tmp_path), masks=masks)
+    moved = torch.nn.utils.parameters_to_vector(network.parameters()).detach() - before
+    assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_averages_follow_the_weights_by_their_rule() -> None:
+    network = small_network("resnet18").train()
+    average, decay = Average(network, 0.4), 0.4
+    wanted = {name: value.double() for name, value in network.state_dict().items()}
+    for step in range(1, 8):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step)))
+        network(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(step)))
+        average.update(network, steps=step)
+        share = min(decay, (1 + step) / (10 + step))
+        for name, value in network.state_dict().items():
+            wanted[name] = share * wanted[name] + (1 - share) * value.double()
+    for name, value in average.network.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value.double(), wanted[name], rtol=1e-4, atol=1e-5)
+    assert int(average.network.bn1.num_batches_tracked) == 7
+    assert not average.network.training
+
+
+@pytest.mark.parametrize("best_is_last", [True, False])
+def test_the_average_is_validated_and_kept(few: Dataset, tmp_path: Path, best_is_last: bool) -> None:
+    observer = FolderObserver(tmp_path)
+    training = plan(ema_decay=0.5) if best_is_last else unsteady(ema_decay=0.5, epochs=8)
+    network = small_network("mlp", activation="tanh")
+    result = train(network, few, training, observer)
+    assert (result.best_epoch == result.epochs_run) == best_is_last
+    assert observer.best is not None
+    assert evaluate(network, few.validation, few).loss == observer.rows[result.best_epoch - 1].validation_loss
+    kept, raw = (load_file(observer.best / name) for name in ("average.safetensors", "network.safetensors"))
+    assert all(torch.equal(value, kept[name]) for name, value in network.state_dict().items())
+    assert not all(torch.equal(value, raw[name]) for name, value in network.state_dict().items())
+
+
+def test_a_plateau_cuts_the_learning_rate(few: Dataset, tmp_path: Path) -> None:
+    observer = FolderObserver(tmp_path)
+    # Nothing falls by 99 %, so every epoch after the first is one without a fall.
+    never = SCHEDULES["plateau"].options(patience=1, threshold=0.99, factor=0.5, least=0.2)
+    train(small_network("mlp"), few, plan(schedule=never, epochs=9), observer)
+    shares = [row.lr / 0.01 for row in observer.rows]
+    assert shares == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2])
+
+
+def test_a_fall_that_is_too_small_is_none() -> None:
+    progress = Progress()
+    for loss in (1.0, 0.95, 0.91, 0.89, 0.85):
+        progress.finish_epoch(loss=loss, accuracy=0.5, min_delta=0.1)
+    assert (progress.lowest_loss, progress.epochs_without_fall, progress.best_epoch) == (0.89, 1, 5)
+
+
+@pytest.mark.parametrize("network_name", ["mlp", "resnet18", "mobilenet_v2"])
+def test_a_frozen_backbone_keeps_every_bit(few: Dataset, tmp_path: Path, network_name: str) -> None:
+    network = small_network(network_name)
+    before = bits(network)
+    (head,) = layers_of(network).heads
+    result = train(network, few, plan(frozen=True, ema_decay=0.5), FolderObserver(tmp_path))
+    after = bits(result.network)
+    assert {name for name in after if after[name] != before[name]} == {f"{head}.weight", f"{head}.bias"}
+
+
+def test_single_images_are_welcome_where_nothing_is_normalised_over_them(few: Dataset, tmp_path: Path) -> None:
+    observer = FolderObserver(tmp_path)
+    train(small_network("resnet18"), few, plan(batch_size=1, epochs=1, frozen=True), observer)
+    assert observer.steps == 50
+
+
+def test_auxiliary_heads_are_heads() -> None:
+    network = nn.Module()
+    network.auxiliary_weight = 0.3
+    network.stem = nn.Conv2d(1, 4, 3)
+    network.side = nn.Sequential(nn.Linear(4, 10), nn.ReLU(), nn.Linear(10, 10))
+    network.inner = nn.Sequential(nn.Linear(4, 4))
+    network.fc = nn.Linear(4, 10)
+    assert layers_of(network) == Layers("stem", ("side.0", "inner.0"), ("side.2", "fc"))
+    del network.auxiliary_weight
+    assert layers_of(network) == Layers("stem", ("side.0", "side.2", "inner.0"), ("fc",))
+
+
+@pytest.mark.skipif(torch.float32 == BEST_PRECISION, reason="this processor has no bfloat16")
+def test_half_the_digits_train_nearly_as_well(few: Dataset, tmp_path: Path) -> None:
+    rows, weights = {}, {}
+    for dtype in (torch.float32, torch.bfloat16):
+        observer = FolderObserver(tmp_path / str(dtype))
+        observer.folder.mkdir()
+        network = small_network("resnet18")
+        rows[dtype] = train(network, few, plan(precision=dtype), observer) and observer.rows
+        weights[dtype] = network.state_dict()
+    assert all(value.dtype != torch.bfloat16 for value in weights[torch.bfloat16].values())
+    assert rows[torch.bfloat16][-1].train_loss == pytest.approx(rows[torch.float32][-1].train_loss, rel=0.1)
+    assert not torch.equal(weights[torch.bfloat16]["conv1.weight"], weights[torch.float32]["conv1.weight"])
+
+
+def test_a_processor_without_bfloat16_says_so() -> None:
+    """PyTorch held to older instructions, in a process of its own, since it looks only once."""
+    program = """
+import torch
+from nets import precision
+from nets.errors import PrecisionUnavailable
+cpu = torch.device("cpu")
+assert precision.resolve("auto", cpu) == precision.resolve("float32", cpu) == torch.float32
+try:
+    precision.resolve("bfloat16", cpu)
+except PrecisionUnavailable as error:
+    print(error)
+"""
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert "AVX512-BF16" in done.stdout
+    assert '"auto"' in done.stdout
+
+
 def test_a_loss_that_is_not_finite_ends_the_training(few: Dataset, tmp_path: Path) -> None:
     training = plan(optimizer=OPTIMIZERS["sgd"].options(lr=1e6), schedule=SCHEDULES["constant"].options(), epochs=20)
     with pytest.raises(NonFiniteLoss, match="learning rate"):
@@ -173,12 +420,15 @@ def test_batches_of_one_image_are_refused_where_batches_are_normalised(few: Data
 
 
 @pytest.mark.parametrize("method", PRUNING_METHODS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_cut_weights_stay_positive_zeros(few: Dataset, tmp_path: Path, method: str, optimizer: str) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [*({"optimizer": OPTIMIZERS[name].options(weight_decay=0.01)} for name in OPTIMIZERS), ALL_AT_ONCE],
+    ids=label,
+)
+def test_cut_weights_stay_positive_zeros(few: Dataset, tmp_path: Path, method: str, changes: dict[str, Any]) -> None:
     network = small_network("mlp")
     masks = select(network, method=method, options=PRUNING_METHODS[method].options(sparsity=0.8))
-    options = OPTIMIZERS[optimizer].options(weight_decay=0.01)
-    train(network, few, plan(optimizer=options, epochs=1), FolderObserver(tmp_path), masks=masks)
+    train(network, few, plan(**{**changes, "epochs": 1}), FolderObserver(tmp_path), masks=masks)
     parameters = dict(network.named_parameters())
     for name, cut in masks.cut.items():
         words = parameters[name].detach()[cut].view(torch.int32)

@@ -43,7 +43,7 @@ def test_every_option_has_a_default_and_numbers_have_bounds(field: str, name: st
     schema = CHOICES[field][name].options.model_json_schema()
     for option, rule in schema["properties"].items():
         assert "default" in rule, option
-        if rule.get("type") in {"number", "integer"}:
+        if rule.get("type") in {"number", "integer"} and "enum" not in rule:
             assert rule.keys() & {"minimum", "exclusiveMinimum"}, option
             assert rule.keys() & {"maximum", "exclusiveMaximum"}, option
 
@@ -138,7 +138,7 @@ def test_two_entries_of_one_name_are_an_error() -> None:
 def test_a_registry_offers_the_nearest_name() -> None:
     with pytest.raises(UnknownName, match="'mobilenet_v2'"):
         ARCHITECTURES["mobilenet_v3"]
-    with pytest.raises(UnknownName, match="Known: mlp"):
+    with pytest.raises(UnknownName, match=r"Known: .*mlp"):
         ARCHITECTURES["../../etc"]
     assert "resnet81" not in ARCHITECTURES
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from nets import devices, pruning, training
+from dataclasses import replace
+
+from nets import pruning, training
 from nets.publishing import Publication, load_network
-from specs.jobs import FineTune, PruneSpec, TrainSpec
+from specs.jobs import PruneSpec, TrainSpec
 from store import models
 from store.ids import new_id
 from workers.data import load_data
+from workers.plans import plan_fine_tuning
 from workers.publishing import publish
 from workers.run import Run
 from workers.scores import scores
@@ -19,22 +22,24 @@ def prune(run: Run, spec: PruneSpec) -> None:
     with run.database.read() as session:
         parent = models.find_model(session, spec.model)
     network, manifest = load_network(run.artifacts.model(parent.id))
-    origin = TrainSpec.model_validate(manifest.training["train"])
+    origin, look = TrainSpec.model_validate(manifest.training["train"]), manifest.preprocessing
+    plan = plan_fine_tuning(spec, spec.fine_tune, origin=origin) if spec.fine_tune is not None else None
     data = load_data(
         run,
         origin.dataset,
-        image_size=manifest.preprocessing.image_size,
+        image_size=look.image_size,
         seed=origin.seed,
         validation_fraction=origin.validation_fraction,
     )
+    # A pretrained parent has the normalisation of its weights, not that of its training images.
+    data = replace(data, mean=look.mean, std=look.std)
     run.enter("pruning")
     masks = pruning.select(network, method=spec.method, options=spec)
     masks.apply(network)
     after_cut = scores(network, data)
     best_epoch = 0
-    if spec.fine_tune is not None:
+    if plan is not None:
         run.enter("training")
-        plan = _plan(spec, spec.fine_tune, origin=origin)
         best_epoch = training.train(network, data, plan, run, masks=masks).best_epoch
     run.enter("evaluating")
     metrics = scores(network, data)
@@ -55,16 +60,3 @@ def prune(run: Run, spec: PruneSpec) -> None:
         "sparsity": pruning.sparsity(network).prunable,
     }
     publish(run, network, request, result=report)
-
-
-def _plan(spec: PruneSpec, fine_tune: FineTune, *, origin: TrainSpec) -> training.TrainingPlan:
-    return training.TrainingPlan(
-        optimizer=fine_tune.optimizer,
-        schedule=fine_tune.schedule,
-        augmentation=origin.augmentation,
-        epochs=fine_tune.epochs,
-        batch_size=fine_tune.batch_size,
-        seed=origin.seed,
-        patience=None,
-        device=devices.resolve(spec.device),
-    )

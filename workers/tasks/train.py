@@ -1,23 +1,26 @@
-"""Train a network from random weights and publish the epoch of the best validation accuracy."""
+"""Train a network from random or pretrained weights and publish the epoch of the best validation accuracy."""
 
 from __future__ import annotations
 
 import psutil
 
-from nets import architectures, devices, training
+from nets import architectures, pretrained, training
 from nets.memory import check_fits
 from nets.publishing import Publication
 from specs.jobs import TrainSpec
 from store.ids import new_id
 from workers.data import load_data
+from workers.plans import plan_training
 from workers.publishing import publish
 from workers.run import Run
 from workers.scores import scores
 
 
 def train(run: Run, spec: TrainSpec) -> None:
-    """The task of a train job."""
+    """The task of a train job. What this machine may lack is asked for first, before any data are read."""
     run.enter("loading")
+    plan = plan_training(spec)
+    weights = _find_weights(run, spec)
     data = load_data(
         run,
         spec.dataset,
@@ -28,8 +31,11 @@ def train(run: Run, spec: TrainSpec) -> None:
     look = {"classes": len(data.classes), "channels": data.channels, "image_size": data.image_size}
     check_fits(spec.architecture, **look, available=psutil.virtual_memory().available)
     network = architectures.build(spec.architecture, **look, seed=spec.seed)
+    if weights is not None:
+        weights.load_into(network)
+        data = weights.normalise(data)
     run.enter("training")
-    result = training.train(network, data, plan_of(spec), run)
+    result = training.train(network, data, plan, run)
     run.enter("evaluating")
     request = Publication(
         id=new_id("mdl"),
@@ -44,15 +50,8 @@ def train(run: Run, spec: TrainSpec) -> None:
     publish(run, result.network, request, result={"best_epoch": result.best_epoch, "epochs_run": result.epochs_run})
 
 
-def plan_of(spec: TrainSpec) -> training.TrainingPlan:
-    """The training that a spec describes, on the device it comes down to."""
-    return training.TrainingPlan(
-        optimizer=spec.optimizer,
-        schedule=spec.schedule,
-        augmentation=spec.augmentation,
-        epochs=spec.epochs,
-        batch_size=spec.batch_size,
-        seed=spec.seed,
-        patience=spec.early_stopping.patience if spec.early_stopping else None,
-        device=devices.resolve(spec.device),
-    )
+def _find_weights(run: Run, spec: TrainSpec) -> pretrained.Weights | None:
+    if spec.pretrained is None:
+        return None
+    places = pretrained.Places(placed=run.settings.pretrained_dir, kept=run.artifacts.downloads() / "pretrained")
+    return pretrained.find(pretrained.published(spec.architecture, spec.pretrained), places)

@@ -1,0 +1,71 @@
+"""The gradients of one step: of one batch, or of several that count as one large batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nets.batches import Batch
+from nets.losses import Loss, Weighed
+from nets.precision import autocast
+from nets.pruning import Masks
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a step saw: how many images, how many of them right, and their loss, auxiliary heads included."""
+
+    images: int
+    correct: int
+    loss: float
+
+
+def take(network: nn.Module, batches: Iterable[Batch], loss: Loss, *, alone: bool, dtype: torch.dtype) -> Tally:
+    """Leaves the gradients of the loss over all images in the parameters; `alone` if there is but one batch.
+
+    Only batch normalisation sees the batches one by one. `dtype` is that of the arithmetic.
+    """
+    images, correct, total, weight = 0, 0, torch.zeros(()), torch.zeros(())
+    for batch in batches:
+        with autocast(batch.images.device, dtype):
+            outputs = network(batch.images)
+        logits, weighed = _loss(network, outputs, batch, loss)
+        (weighed.mean if alone else weighed.total).backward()  # type: ignore[no-untyped-call]
+        images, correct = images + len(batch), correct + batch.correct(logits)
+        total, weight = total + weighed.total.detach().cpu(), weight + weighed.weight.cpu()
+    if not alone:
+        for gradient in _gradients(network):
+            gradient.div_(weight.to(gradient.device))
+    return Tally(images, correct, (total / weight).item())
+
+
+def _loss(network: nn.Module, outputs: Tensor | tuple[Tensor, ...], batch: Batch, loss: Loss) -> tuple[Tensor, Weighed]:
+    """The head's logits, and the loss; auxiliary heads, if there are any, count the network's `auxiliary_weight`."""
+    logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+    weighed = batch.loss(logits.float(), loss)
+    share = getattr(network, "auxiliary_weight", 0.0)
+    total = sum((share * batch.loss(other.float(), loss).total for other in auxiliary), weighed.total)
+    return logits, Weighed(total, weighed.weight)
+
+
+@torch.no_grad()
+def cut(network: nn.Module, masks: Masks) -> None:
+    """Forgets the gradients of weights that are cut, so that they count in no norm and turn no matrix."""
+    parameters = dict(network.named_parameters())
+    for name, mask in masks.cut.items():
+        gradient = parameters[name].grad
+        if gradient is not None:
+            gradient.masked_fill_(mask, 0.0)
+
+
+def clip(network: nn.Module, norm: float | None) -> None:
+    """Scales all gradients down to this norm, if theirs is larger (Pascanu et al., arXiv 1211.5063, algorithm 1)."""
+    if norm is not None:
+        torch.nn.utils.clip_grad_norm_(network.parameters(), norm)
+
+
+def _gradients(network: nn.Module) -> Iterable[Tensor]:
+    return (parameter.grad for parameter in network.parameters() if parameter.grad is not None)

@@ -1,0 +1,41 @@
+"""From a spec to the plan of a training, on the device and in the precision that it comes down to on this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nets import devices, precision
+from nets.training import TrainingPlan
+from specs.jobs import FineTune, PruneSpec, TrainSpec
+from specs.training import EarlyStopping
+
+
+def plan_training(spec: TrainSpec) -> TrainingPlan:
+    """The training of a train job; raises DeviceUnavailable and PrecisionUnavailable."""
+    frozen = spec.freeze == "backbone"
+    return TrainingPlan(augmentation=spec.augmentation, seed=spec.seed, frozen=frozen, **_regime(spec, spec.device))
+
+
+def plan_fine_tuning(spec: PruneSpec, fine_tune: FineTune, *, origin: TrainSpec) -> TrainingPlan:
+    """The retraining of a prune job, on images changed as the parent's were; raises the same."""
+    return TrainingPlan(augmentation=origin.augmentation, seed=origin.seed, **_regime(fine_tune, spec.device))
+
+
+def _regime(spec: TrainSpec | FineTune, device_name: str) -> dict[str, Any]:
+    """What both have."""
+    device = devices.resolve(device_name)
+    stopping = spec.early_stopping
+    return {
+        "optimizer": spec.optimizer,
+        "schedule": spec.schedule,
+        "epochs": spec.epochs,
+        "batch_size": spec.batch_size,
+        "loss": spec.loss,
+        "accumulation": spec.gradient_accumulation,
+        "clipping": spec.gradient_clipping,
+        "ema_decay": spec.ema.decay if spec.ema else None,
+        "patience": stopping.patience if stopping else None,
+        "min_delta": stopping.min_delta if stopping else EarlyStopping().min_delta,
+        "device": device,
+        "precision": precision.resolve(spec.precision, device),
+    }

@@ -148,7 +148,7 @@ BAD_FIELDS = [
     ({"seed": 2**63}, "#/seed"),
     ({"validation_fraction": 1.0}, "#/validation_fraction"),
     ({"early_stopping": {"patience": 0}}, "#/early_stopping/patience"),
-    ({"device": "cuda"}, "#/device"),
+    ({"device": "tpu"}, "#/device"),
     ({"kind": "trian"}, "#/kind"),
     ({"kind": DELETED}, "#/kind"),
     ({"epoch": 3}, "#/epoch"),

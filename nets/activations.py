@@ -1,10 +1,11 @@
-"""Activation functions by name."""
+"""Activation functions by name, and the weights that suit them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 from torch import nn
 
@@ -13,30 +14,38 @@ from specs.registry import Registry
 
 @dataclass(frozen=True)
 class Activation:
-    """A name and what makes a fresh module of it."""
+    """A name, what makes a fresh module of it, and the gain that weights before it need.
+
+    The gain is 1 / sqrt(E f(z)^2) for a standard normal z: with weights of variance gain^2 / fan the second moment of
+    the activations is the same in all layers (He et al., arXiv 1502.01852, equations 7 to 10, for any f). It is
+    sqrt(2) for rectified linear units. `torch.nn.init.calculate_gain` knows a few of these names only, and rounds
+    tanh to 5/3.
+    """
 
     name: str
     make: Callable[[], nn.Module]
+    gain: float
 
 
 # In place only where the derivative needs the output alone; batch normalisation in front keeps its own input.
 ACTIVATIONS: Registry[Activation] = Registry(
     "activation",
     [
-        Activation("relu", partial(nn.ReLU, inplace=True)),
-        Activation("relu6", partial(nn.ReLU6, inplace=True)),
-        Activation("leaky_relu", nn.LeakyReLU),
-        Activation("elu", nn.ELU),
-        Activation("selu", nn.SELU),
-        Activation("celu", nn.CELU),
-        Activation("gelu", nn.GELU),
-        Activation("silu", nn.SiLU),
-        Activation("mish", nn.Mish),
-        Activation("hardswish", nn.Hardswish),
-        Activation("softplus", nn.Softplus),
-        Activation("sigmoid", nn.Sigmoid),
-        Activation("tanh", nn.Tanh),
-        Activation("linear", nn.Identity),
+        Activation("relu", partial(nn.ReLU, inplace=True), 1.4142),
+        Activation("relu6", partial(nn.ReLU6, inplace=True), 1.4142),
+        Activation("leaky_relu", nn.LeakyReLU, 1.4141),
+        Activation("elu", nn.ELU, 1.2452),
+        Activation("selu", nn.SELU, 1.0),
+        Activation("celu", nn.CELU, 1.2452),
+        Activation("gelu", nn.GELU, 1.5335),
+        Activation("silu", nn.SiLU, 1.6765),
+        Activation("mish", nn.Mish, 1.4868),
+        Activation("hardswish", nn.Hardswish, 1.7367),
+        Activation("softplus", nn.Softplus, 1.0419),
+        Activation("sigmoid", nn.Sigmoid, 1.8462),
+        Activation("tanh", nn.Tanh, 1.5925),
+        # No activation: what is left is the normalisation, and a multilayer perceptron becomes a linear map.
+        Activation("linear", nn.Identity, 1.0),
     ],
 )
 
@@ -44,3 +53,23 @@ ACTIVATIONS: Registry[Activation] = Registry(
 def activation(name: str) -> nn.Module:
     """A fresh module of the activation of this name; UnknownName if there is none."""
     return ACTIVATIONS[name].make()
+
+
+def initialise(module: nn.Module, name: str) -> None:
+    """Fresh weights for one convolution or linear layer before the activation of this name; other modules stay.
+
+    Normal with the activation's gain. Convolutions count what leaves an input value (fan out, He et al., equation 14:
+    gradients keep their size), linear layers what enters a neuron (fan in). As torch does, the channels of all groups
+    count, so depthwise convolutions begin small. Normalisation undoes that on the way forward, and small weights
+    learn faster: counting one group only, MobileNetV2 of width 0.25 named 71 to 77 % of 8 x 8 digits rightly after 14
+    epochs of Adam, not 83 to 86 %.
+    """
+    gain = ACTIVATIONS[name].gain
+    if isinstance(module, nn.Conv2d):
+        fan = module.out_channels * prod(module.kernel_size)
+        nn.init.normal_(module.weight, 0, gain / fan**0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, 0, gain / module.in_features**0.5)
+        nn.init.zeros_(module.bias)

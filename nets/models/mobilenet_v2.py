@@ -7,10 +7,12 @@ stage, as is usual for CIFAR-10. The activation can be chosen.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from nets.activations import activation
+from nets.activations import activation, initialise
 from nets.models.scaling import has_small_stem, scaled_channels
 from specs.networks.mobilenet import MobileNetV2Options
 
@@ -66,8 +68,12 @@ class MobileNetV2(nn.Module):
         blocks, before = _blocks(first, options, small=small)
         self.features = nn.Sequential(stem, *blocks, _convolution(before, last, 1, activation_name=name))
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.classifier = nn.Sequential(nn.Dropout(options.dropout), nn.Linear(last, classes))
-        self.apply(_initialise)
+        head = nn.Linear(last, classes)
+        # As in the authors' code: the first logits are next to nothing.
+        nn.init.normal_(head.weight, 0, 0.01)
+        nn.init.zeros_(head.bias)
+        self.classifier = nn.Sequential(nn.Dropout(options.dropout), head)
+        self.features.apply(partial(initialise, name=name))
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.classifier(torch.flatten(self.avgpool(self.features(images)), 1))
@@ -88,14 +94,6 @@ def _blocks(inputs: int, options: MobileNetV2Options, *, small: bool) -> tuple[l
             )
             inputs = outputs
     return blocks, inputs
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out")
-    elif isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, 0, 0.01)
-        nn.init.zeros_(module.bias)
 
 
 def mobilenet_v2(options: MobileNetV2Options, *, classes: int, channels: int, image_size: int) -> nn.Module:

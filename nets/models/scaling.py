@@ -8,14 +8,14 @@ DIVISOR = 8
 LARGEST_SMALL_IMAGE = 64
 
 
-def scaled_channels(channels: float, width: float) -> int:
-    """Channels times width as a multiple of 8, at least 8 and never over a tenth too few.
+def scaled_channels(channels: float, width: float, *, divisor: int = DIVISOR) -> int:
+    """Channels times width as a multiple of the divisor, at least the divisor and never over a tenth too few.
 
     The rule of the authors' MobileNet code (`_make_divisible`).
     """
     wanted = channels * width
-    rounded = max(DIVISOR, int(wanted + DIVISOR / 2) // DIVISOR * DIVISOR)
-    return rounded if rounded >= 0.9 * wanted else rounded + DIVISOR
+    rounded = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * wanted else rounded + divisor
 
 
 def has_small_stem(options: ConvolutionalOptions, image_size: int) -> bool:

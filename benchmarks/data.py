@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.api import machine, spread
 from nets import architectures, optimizers
@@ -59,11 +60,25 @@ def main() -> None:
 
 def noise(path: Path) -> Dataset:
     """Images of noise in a mapped file, all of them for training."""
-    images = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
+    images = noise_images(SHAPE[0])
     path.write_bytes(images.tobytes())
+    return training_only(images, Pixels(np.memmap(path, dtype=np.uint8, mode="r", shape=SHAPE)))
+
+
+def noise_dataset(count: int) -> Dataset:
+    """The same in memory, so many of them."""
+    images = noise_images(count)
+    return training_only(images, Pixels(images))
+
+
+def noise_images(count: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (count, *SHAPE[1:]), dtype=np.uint8)
+
+
+def training_only(images: NDArray[np.uint8], pixels: Pixels) -> Dataset:
     labels = np.arange(len(images), dtype=np.int64) % CLASSES
     return assemble(
-        Pixels(np.memmap(path, dtype=np.uint8, mode="r", shape=SHAPE)),
+        pixels,
         moments_of(images),
         labels=labels,
         splits=Splits(list(range(len(images))), [], []),

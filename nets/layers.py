@@ -36,8 +36,12 @@ def _heads(network: nn.Module, layers: dict[str, Layer]) -> tuple[str, ...]:
     if not hasattr(network, "auxiliary_weight"):
         return (last,)
     ends = {name.rpartition(".")[0]: name for name in layers}.values()  # the last of each part
-    return tuple(name for name in layers if name in ends and _outputs(layers[name]) == _outputs(layers[last]))
+    return tuple(name for name in ends if _is_like(layers[name], layers[last]))
 
 
-def _outputs(layer: Layer) -> int:
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+def _is_like(layer: Layer, head: Layer) -> bool:
+    """Whether a layer is of the kind of the head, with as many outputs: a convolution may have as many by chance."""
+    if isinstance(layer, nn.Linear) and isinstance(head, nn.Linear):
+        return layer.out_features == head.out_features
+    both = isinstance(layer, nn.Conv2d) and isinstance(head, nn.Conv2d)
+    return both and layer.out_channels == head.out_channels

@@ -19,6 +19,7 @@ from nets import architectures
 from nets.batches import normalised
 from nets.datasets import Dataset
 from nets.figures import figures
+from nets.layers import layers_of
 from nets.publishing import Publication, load_network, publish, state_arrays
 from nets.training import train
 from specs.architectures import ARCHITECTURES
@@ -189,3 +190,11 @@ def test_a_network_with_auxiliary_heads_is_published_and_runs_elsewhere(tmp_path
     compiled = openvino.compile_model(openvino.Core().read_model(whole), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for logits in (session.run(["logits"], {"images": images})[0], compiled(images)[0]):
         np.testing.assert_allclose(logits, golden["logits"], rtol=1e-4, atol=1e-4)
+
+
+def test_convolutions_with_as_many_channels_as_classes_are_no_heads() -> None:
+    network = architectures.build(narrow("googlenet", auxiliary=True), classes=16, channels=1, image_size=8, seed=0)
+    wide = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    assert any(module.out_channels == 16 for module in wide.values())
+    assert not wide.keys() & set(layers_of(network).heads)
+    assert len(layers_of(network).heads) == 3

@@ -1,0 +1,215 @@
+"""How fast networks train here: our loop against the plain one, where the time goes, and how near the peak it is.
+
+    python -m benchmarks.training [--rounds N] [--networks NAME ...] [--json FILE]
+
+32 x 32 x 3, batches of 64, one thread for each physical core. The plain loop is what a tutorial writes: a DataLoader
+over PIL images, torchvision's transforms one image at a time, images of N x C x H x W, torch's Adam as it comes. Ours
+is what a job runs. Both train the same network on the same images with flips and crops, and take turns, so that a
+slow moment of the machine meets both. Takes about fifteen minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+from benchmarks.api import machine, spread
+from benchmarks.data import endless, noise_dataset
+from nets import architectures, optimizers
+from nets.figures import figures
+from specs.architectures import ARCHITECTURES
+from specs.optimizers import OPTIMIZERS
+
+SIDE, CLASSES, BATCH_SIZE = 32, 10, 64
+IMAGES = 640
+ROUNDS = 5
+# A member of each family, at a width whose step takes seconds at most.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "mlp": {},
+    "vgg11_bn": {},
+    "resnet18": {},
+    "resnet50": {"width": 0.5},
+    "wide_resnet": {"depth": 16, "widening": 4},
+    "mobilenet_v1": {},
+    "mobilenet_v2": {},
+    "shufflenet_v1": {},
+    "shufflenet_v2": {},
+    "googlenet": {},
+    "inception_v3": {"width": 0.5},
+    "densenet121": {},
+}
+MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
+GIGA = 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each loop")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), help="only these")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(psutil.cpu_count(logical=False) or 1)
+    peak = peak_flops()
+    rows = {}
+    print(f"peak of a matrix product here: {peak / GIGA:.0f} GFLOP/s")
+    print(HEADER)
+    for name in arguments.networks:
+        rows[name] = compare(name, NETWORKS.get(name, {}), rounds=arguments.rounds, peak=peak)
+        print(line(name, rows[name]), flush=True)
+    found = {"machine": {**machine(), "threads": torch.get_num_threads(), "peak_flops": peak}, "figures": rows}
+    print(json.dumps(found["machine"]))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1))
+
+
+HEADER = (
+    f"{'network':14}{'plain':>9}{'ours':>9}{'ratio':>8}{'min':>7}{'max':>7}"
+    f"{'data':>8}{'forward':>9}{'backward':>10}{'step':>7}{'peak':>7}"
+)
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    ratio, parts = row["ratio"], row["parts"]
+    return (
+        f"{name:14}{row['plain']['p50']:9.1f}{row['ours']['p50']:9.1f}"
+        f"{ratio['p50']:8.2f}{ratio['min']:7.2f}{ratio['max']:7.2f}"
+        f"{parts['data']:8.1%}{parts['forward']:9.1%}{parts['backward']:10.1%}{parts['step']:7.1%}"
+        f"{row['share_of_peak']:7.1%}"
+    )
+
+
+def compare(name: str, options: dict[str, Any], *, rounds: int, peak: float) -> dict[str, Any]:
+    """Images per second of both loops, and the parts of ours."""
+    plain, ours = plain_loop(name, options), OurLoop(name, options)
+    batches = max(1, min(8, int(4.0 / timed(plain))))  # a few seconds a turn
+    timed(ours.step)
+    columns: dict[str, list[float]] = {"plain": [], "ours": []}
+    for _ in range(rounds):
+        columns["plain"].append(rate(plain, batches))
+        columns["ours"].append(rate(ours.step, batches))
+    ratios = [a / b for a, b in zip(columns["ours"], columns["plain"], strict=True)]
+    # Forward once, backward twice; a multiply-accumulate is two operations.
+    used = 3 * 2 * ours.macs * median(columns["ours"])
+    return {
+        "plain": spread(columns["plain"]),
+        "ours": spread(columns["ours"]),
+        "ratio": spread(ratios),
+        "parts": ours.parts(),
+        "macs": ours.macs,
+        "share_of_peak": used / peak,
+    }
+
+
+def rate(step: Callable[[], object], batches: int) -> float:
+    began = time.perf_counter()
+    for _ in range(batches):
+        step()
+    return batches * BATCH_SIZE / (time.perf_counter() - began)
+
+
+def timed(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def build(name: str, options: dict[str, Any]) -> nn.Module:
+    chosen = ARCHITECTURES[name].options(**options)
+    return architectures.build(chosen, classes=CLASSES, channels=3, image_size=SIDE, seed=0).train()
+
+
+def plain_loop(name: str, options: dict[str, Any]) -> Callable[[], None]:
+    network = build(name, options).to(memory_format=torch.contiguous_format)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.001)
+    source = plain_batches()
+
+    def step() -> None:
+        images, labels = next(source)
+        optimizer.zero_grad()
+        loss = cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
+
+
+class PilImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """Images as PIL's, changed one at a time."""
+
+    def __init__(self) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
+        self.images = [Image.fromarray(image) for image in pixels]
+        steps = [transforms.RandomCrop(SIDE, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+        self.change = transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        return self.change(self.images[number]), number % CLASSES
+
+
+def plain_batches() -> Iterator[tuple[Tensor, Tensor]]:
+    loader = DataLoader(PilImages(), batch_size=BATCH_SIZE, shuffle=True, drop_last=True)
+    while True:
+        yield from loader
+
+
+class OurLoop:
+    """A step as `nets.training` makes it, with a clock between its parts."""
+
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
+        self.network = build(name, options)
+        self.macs = figures(self.network, channels=3, image_size=SIDE).macs
+        self.network.to(memory_format=torch.channels_last).train()
+        self.optimizer = optimizers.build(OPTIMIZERS["adam"].options(), self.network)
+        self.source = endless(noise_dataset(IMAGES), ("crop-flip",))
+        self.seconds = dict.fromkeys(("data", "forward", "backward", "step"), 0.0)
+
+    def step(self) -> None:
+        marks = [time.perf_counter()]
+        batch = next(self.source)
+        marks.append(time.perf_counter())
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.network(batch.images)
+        loss = batch.loss(logits)
+        loss.item()
+        marks.append(time.perf_counter())
+        loss.backward()
+        marks.append(time.perf_counter())
+        self.optimizer.step()
+        batch.correct(logits)
+        marks.append(time.perf_counter())
+        for part, before, after in zip(self.seconds, marks, marks[1:], strict=False):
+            self.seconds[part] += after - before
+
+    def parts(self) -> dict[str, float]:
+        """Shares of all steps so far."""
+        total = sum(self.seconds.values())
+        return {part: seconds / total for part, seconds in self.seconds.items()}
+
+
+def peak_flops() -> float:
+    """The most that a product of two large matrices reaches, of ten tries, in operations a second."""
+    side = 1536
+    left, right = torch.randn(side, side), torch.randn(side, side)
+    return 2 * side**3 / min(timed(lambda: left @ right) for _ in range(10))
+
+
+if __name__ == "__main__":
+    main()

@@ -63,6 +63,10 @@ def prunable_weights(network: nn.Module) -> dict[str, Tensor]:
 def magnitude(network: nn.Module, options: MagnitudeOptions) -> Masks:
     """Cuts the asked share of the weights, smallest absolute values first (Han et al., arXiv 1506.02626, section 3).
 
+    Across layers a weight is measured against those of its own layer that are no smaller: by its square over the sum
+    of theirs (LAMP: Lee et al., arXiv 2010.07611, equation 5). Bare absolute values would take nearly all from a
+    layer that merely began, or is scaled, at smaller ones. Within a layer the order is the same.
+
     Weights that are zero already count as part of the share. Of equal values the earlier goes first.
     Every layer keeps its largest weight, or nothing would pass through it.
     """
@@ -70,11 +74,11 @@ def magnitude(network: nn.Module, options: MagnitudeOptions) -> Masks:
     groups = [weights] if options.scope == "global" else [{name: weight} for name, weight in weights.items()]
     cut: dict[str, Tensor] = {}
     for group in groups:
-        cut |= _smallest(group, options.sparsity)
+        cut |= _lowest(group, options.sparsity)
     return Masks(cut)
 
 
-def _smallest(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+def _lowest(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
     scores = torch.cat([_scores(weight) for weight in weights.values()])
     count = min(int(len(scores) * sparsity + 0.5), len(scores) - len(weights))
     cut = torch.zeros_like(scores, dtype=torch.bool)
@@ -84,8 +88,14 @@ def _smallest(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tenso
 
 
 def _scores(weight: Tensor) -> Tensor:
-    scores = weight.abs().flatten()
-    scores[scores.argmax()] = torch.inf
+    """The share of each squared weight in the sum of those from it upwards, in float64; the largest is infinite."""
+    squares = weight.double().square().flatten()
+    ordered, order = torch.sort(squares, stable=True)
+    sums = ordered.flip(0).cumsum(0).flip(0)
+    scores = torch.empty_like(squares)
+    # Where all are zero, so are the sums.
+    scores[order] = ordered / sums.clamp(min=torch.finfo(sums.dtype).tiny)
+    scores[squares.argmax()] = torch.inf
     return scores
 
 

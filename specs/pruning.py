@@ -29,7 +29,8 @@ class MagnitudeOptions(Strict):
 
     sparsity: Sparsity = Field(default=0.9, description="Share of the weights of linear layers and convolutions cut.")
     scope: Literal["global", "layer"] = Field(
-        default="global", description="Whether weights compete in the whole network or within each layer."
+        default="global",
+        description="Whether weights compete in the whole network, each measured against its layer, or in each layer.",
     )
 
 

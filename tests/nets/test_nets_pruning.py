@@ -32,11 +32,32 @@ def test_cuts_exactly_the_asked_share(method: str, name: str, share: float) -> N
     assert figures(network, channels=1, image_size=IMAGE_SIZE).nonzero_parameters < total
 
 
-def test_cuts_the_smallest_weights_first() -> None:
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_cuts_the_smallest_weights_of_a_layer_first(scope: str) -> None:
     network = small_network("mlp")
-    weights = torch.cat([weight.flatten().abs() for weight in prunable_weights(network).values()])
-    cut = torch.cat([cut.flatten() for cut in cut_of(network, sparsity=0.5).cut.values()])
-    assert weights[cut].max() <= weights[~cut].min()
+    cut = cut_of(network, sparsity=0.5, scope=scope).cut
+    for name, weight in prunable_weights(network).items():
+        assert weight[cut[name]].abs().max() <= weight[~cut[name]].abs().min()
+
+
+def test_the_scale_of_a_layer_does_not_decide_how_much_it_loses() -> None:
+    network = small_network("mlp")
+    before = {name: int(cut.sum()) for name, cut in cut_of(network, sparsity=0.9).cut.items()}
+    with torch.no_grad():
+        list(prunable_weights(network).values())[-1].mul_(0.01)
+    assert {name: int(cut.sum()) for name, cut in cut_of(network, sparsity=0.9).cut.items()} == before
+
+
+def test_layers_are_compared_by_lamp() -> None:
+    """Lee et al., arXiv 2010.07611, equation 5, written out weight by weight."""
+    network = small_network("mlp")
+    scores = []
+    for weight in prunable_weights(network).values():
+        squares = weight.double().flatten() ** 2
+        scores.append(torch.stack([square / squares[squares >= square].sum() for square in squares]))
+    cut = torch.cat([cut.flatten() for cut in cut_of(network, sparsity=0.7).cut.values()])
+    found = torch.cat(scores)
+    assert found[cut].max() <= found[~cut].min() * (1 + 1e-9)
 
 
 def test_layers_are_cut_alike_in_layer_scope() -> None:
@@ -58,9 +79,9 @@ def test_equal_weights_are_cut_in_their_order() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     for parameter in network.parameters():
         nn.init.constant_(parameter, 0.5)
-    cut = cut_of(network, sparsity=0.25).cut["0.weight"].flatten()
-    # Each layer keeps its first weight as its largest; eight more go from the front.
-    assert cut.tolist() == [False, *[True] * 8, *[False] * 7]
+    for cut in cut_of(network, sparsity=0.25).cut.values():
+        # Each layer keeps its first weight as its largest; four more go from the front.
+        assert cut.flatten().tolist() == [False, *[True] * 4, *[False] * 11]
 
 
 def test_zeros_of_a_pruned_network_count() -> None:

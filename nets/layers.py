@@ -36,7 +36,7 @@ def _heads(network: nn.Module, layers: dict[str, Layer]) -> tuple[str, ...]:
     if not hasattr(network, "auxiliary_weight"):
         return (last,)
     ends = {name.rpartition(".")[0]: name for name in layers}.values()  # the last of each part
-    return tuple(name for name in ends if _is_like(layers[name], layers[last]))
+    return tuple(name for name in layers if name in ends and _is_like(layers[name], layers[last]))
 
 
 def _is_like(layer: Layer, head: Layer) -> bool:

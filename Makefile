@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: demo up test check format clean
+.PHONY: demo up test check format bench-training clean
 
 demo: $(INSTALLED)  ## train, prune and serve a small network on real digits
 	@$(BIN)/pruneyard demo
@@ -33,6 +33,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+bench-training: $(INSTALLED)  ## our training loop against the plain one, for every family of networks
+	$(BIN)/python -m benchmarks.training --json training.json
 
 clean:
 	rm -rf $(VENV) var build *.egg-info

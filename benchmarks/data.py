@@ -117,7 +117,7 @@ def training_step() -> Callable[[Batch], None]:
     def step(batch: Batch) -> None:
         optimizer.zero_grad(set_to_none=True)
         logits = network(batch.images)
-        loss = batch.loss(logits)
+        loss = batch.loss(logits).mean
         loss.item()
         loss.backward()
         optimizer.step()

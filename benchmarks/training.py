@@ -187,7 +187,7 @@ class OurLoop:
         marks.append(time.perf_counter())
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.network(batch.images)
-        loss = batch.loss(logits)
+        loss = batch.loss(logits).mean
         loss.item()
         marks.append(time.perf_counter())
         loss.backward()

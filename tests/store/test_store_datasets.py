@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,10 +16,10 @@ from specs.settings import Settings
 from store import datasets, models, queue, workers
 from store.artifacts import Artifacts
 from store.database import Database
-from store.errors import Conflict, NotFound
+from store.errors import Conflict, NotFound, StorageFull
 from store.queue import Claim
 from store.tables import Dataset, Model
-from store.uploads import UploadBusy, WrongOffset, open_upload, received_bytes
+from store.uploads import RESERVE_BYTES, UploadBusy, WrongOffset, open_upload, received_bytes
 
 SPEC: dict[str, Any] = {"name": "cats", "source": {"kind": "upload"}, "max_rejected": 0.01}
 
@@ -189,6 +190,28 @@ def test_content_is_added_to_by_one_at_a_time(settings: Settings) -> None:
     assert len(refused) == 1
     with open_upload(artifacts, "ds_1", offset=3):
         pass
+
+
+def test_the_reserve_on_the_disk_is_held_while_content_comes(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts = Artifacts(settings.home)
+    total, used, _ = shutil.disk_usage(settings.home)
+    with open_upload(artifacts, "ds_1", offset=0) as upload:
+        upload.write(b"abc")
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(total, used, RESERVE_BYTES + 2))
+        with pytest.raises(StorageFull):
+            upload.write(b"def")
+        upload.write(b"de")
+    assert artifacts.upload("ds_1").read_bytes() == b"abcde"
+
+
+class Usage(NamedTuple):
+    """What `shutil.disk_usage` answers."""
+
+    total: int
+    used: int
+    free: int
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink"), reason="no symbolic links here")

@@ -15,11 +15,11 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from formats.files import DamagedFiles, FileRecord, record_files, verify_files
+from formats.files import DamagedFiles, Recorded, read_recorded, verify_files, write_recorded
 from formats.images import ImageShape
 
 ARRAY_NAME = "array.json"
@@ -30,21 +30,13 @@ MAX_ARRAY_JSON_BYTES = 1024 * 1024
 Positive = Annotated[int, Field(ge=1)]
 
 
-class ArrayManifest(BaseModel):
+class ArrayManifest(Recorded):
     """The whole of `array.json`: which data set, by id and fingerprint, and the shape (N, H, W, C) of its pixels."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     format: Literal[1] = 1
     dataset: str
     fingerprint: str
     shape: tuple[Positive, Positive, Positive, Literal[1, 3]]
-    files: dict[str, FileRecord] = {}
-
-    @property
-    def bytes(self) -> int:
-        """Bytes stored, `array.json` not counted."""
-        return sum(record.bytes for record in self.files.values())
 
 
 @dataclass(frozen=True)
@@ -72,20 +64,12 @@ def write_moments(directory: Path, sums: NDArray[np.uint64], squares: NDArray[np
 
 def write_array(directory: Path, manifest: ArrayManifest) -> ArrayManifest:
     """Records the files of the directory, writes `array.json` beside them and returns what it says."""
-    whole = manifest.model_copy(update={"files": record_files(directory, leave_out=ARRAY_NAME)})
-    (directory / ARRAY_NAME).write_text(whole.model_dump_json(indent=1), encoding="utf-8")
-    return whole
+    return write_recorded(directory, ARRAY_NAME, manifest)
 
 
 def read_array(directory: Path) -> ArrayManifest:
     """What `array.json` says; DamagedFiles if it says nothing."""
-    path = directory / ARRAY_NAME
-    try:
-        if path.stat().st_size > MAX_ARRAY_JSON_BYTES:
-            raise DamagedFiles(f"{ARRAY_NAME} is too large")
-        return ArrayManifest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise DamagedFiles(f"{ARRAY_NAME} cannot be read: {error}") from error
+    return read_recorded(directory, ARRAY_NAME, ArrayManifest, max_bytes=MAX_ARRAY_JSON_BYTES)
 
 
 def open_array(directory: Path, *, verify: bool = True) -> DecodedArray:

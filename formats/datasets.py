@@ -23,11 +23,11 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from formats.files import DamagedFiles, FileRecord, record_files, verify_files
+from formats.files import DamagedFiles, Frozen, Recorded, read_recorded, verify_files, write_recorded
 
 DATASET_NAME = "dataset.json"
 PACK_NAME = "images.pack"
@@ -46,11 +46,7 @@ ConflictKind = Literal["labels", "splits"]
 SplitsFrom = Literal["rule", "given", "given test", "given validation"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class SplitCounts(_Frozen):
+class SplitCounts(Frozen):
     """Images of each split."""
 
     train: Count
@@ -58,7 +54,7 @@ class SplitCounts(_Frozen):
     test: Count
 
 
-class Sizes(_Frozen):
+class Sizes(Frozen):
     """Widths and heights in pixels, upright: least, middle and largest, each on its own; `distinct` counts pairs."""
 
     min: Size
@@ -67,7 +63,7 @@ class Sizes(_Frozen):
     distinct: Count
 
 
-class Duplicates(_Frozen):
+class Duplicates(Frozen):
     """Images beyond the first that have the same bytes, or show the same; `examples` are paths of such images."""
 
     same_bytes: Count = 0
@@ -75,7 +71,7 @@ class Duplicates(_Frozen):
     examples: tuple[tuple[str, ...], ...] = ()
 
 
-class ConflictExample(_Frozen):
+class ConflictExample(Frozen):
     """Images that show the same, with the class and the given split of each: one of each class or split."""
 
     kind: ConflictKind
@@ -84,7 +80,7 @@ class ConflictExample(_Frozen):
     splits: tuple[str, ...]
 
 
-class Conflicts(_Frozen):
+class Conflicts(Frozen):
     """Contents in more than one given split, contents of more than one class, and images left out because of both.
 
     An image is left out if it would train or validate on what the test split shows, or train on what a given
@@ -97,7 +93,7 @@ class Conflicts(_Frozen):
     examples: tuple[ConflictExample, ...] = ()
 
 
-class RejectedFile(_Frozen):
+class RejectedFile(Frozen):
     """One file that could not be used: a word for programs and a sentence for people."""
 
     path: str
@@ -105,7 +101,7 @@ class RejectedFile(_Frozen):
     message: str
 
 
-class DatasetManifest(_Frozen):
+class DatasetManifest(Recorded):
     """The whole of `dataset.json`; `files` records every other file of the directory.
 
     `classes` are sorted by code point. `images` and `class_images` count all images, also those left out;
@@ -142,12 +138,6 @@ class DatasetManifest(_Frozen):
     fingerprint: str
     source: dict[str, Any]
     created: datetime
-    files: dict[str, FileRecord] = {}
-
-    @property
-    def bytes(self) -> int:
-        """Bytes stored for the data set, `dataset.json` not counted."""
-        return sum(record.bytes for record in self.files.values())
 
 
 @dataclass(frozen=True)
@@ -244,20 +234,12 @@ def read_paths(directory: Path) -> Iterator[str]:
 
 def write_dataset(directory: Path, manifest: DatasetManifest) -> DatasetManifest:
     """Records the files of the directory, writes `dataset.json` beside them and returns what it says."""
-    whole = manifest.model_copy(update={"files": record_files(directory, leave_out=DATASET_NAME)})
-    (directory / DATASET_NAME).write_text(whole.model_dump_json(indent=1), encoding="utf-8")
-    return whole
+    return write_recorded(directory, DATASET_NAME, manifest)
 
 
 def read_dataset(directory: Path, *, verify: bool = False) -> DatasetManifest:
     """What `dataset.json` says; with `verify`, only if every file is still what was written (else DamagedFiles)."""
-    path = directory / DATASET_NAME
-    try:
-        if path.stat().st_size > MAX_DATASET_JSON_BYTES:
-            raise DamagedFiles(f"{DATASET_NAME} is too large")
-        manifest = DatasetManifest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise DamagedFiles(f"{DATASET_NAME} cannot be read: {error}") from error
+    manifest = read_recorded(directory, DATASET_NAME, DatasetManifest, max_bytes=MAX_DATASET_JSON_BYTES)
     if verify:
         verify_files(directory, manifest.files)
     return manifest

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 CHUNK = 1024 * 1024
 
@@ -19,6 +19,23 @@ class FileRecord(BaseModel):
 
     bytes: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Frozen(BaseModel):
+    """A part of what is written down; fields that a later version may add are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Recorded(Frozen):
+    """What a directory says of itself, in a JSON file beside the files that it records."""
+
+    files: dict[str, FileRecord] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Bytes stored in the directory, the JSON file not counted."""
+        return sum(record.bytes for record in self.files.values())
 
 
 class DamagedFiles(ValueError):
@@ -48,3 +65,24 @@ def verify_files(directory: Path, records: Mapping[str, FileRecord]) -> None:
             raise DamagedFiles(f"{name} is missing")
         if path.stat().st_size != record.bytes or sha256_of(path) != record.sha256:
             raise DamagedFiles(f"{name} is not what was written")
+
+
+R = TypeVar("R", bound=Recorded)
+
+
+def write_recorded(directory: Path, name: str, manifest: R) -> R:
+    """Records the files of a directory, writes the manifest beside them as `name` and returns what it says."""
+    whole = manifest.model_copy(update={"files": record_files(directory, leave_out=name)})
+    (directory / name).write_text(whole.model_dump_json(indent=1), encoding="utf-8")
+    return whole
+
+
+def read_recorded(directory: Path, name: str, kind: type[R], *, max_bytes: int) -> R:
+    """What the manifest of a directory says; DamagedFiles if it says nothing, or is longer than any is."""
+    path = directory / name
+    try:
+        if path.stat().st_size > max_bytes:
+            raise DamagedFiles(f"{name} is too large")
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DamagedFiles(f"{name} cannot be read: {error}") from error

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from formats.files import DamagedFiles, FileRecord, record_files, verify_files
+from formats.files import Frozen, Recorded, read_recorded, verify_files, write_recorded
 from formats.images import ImageShape
 from formats.weights import Coding
 
@@ -18,11 +18,7 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Preprocessing(_Frozen):
+class Preprocessing(Frozen):
     """From pixels to the network's input: resize by the image rule, then (pixel / 255 - mean) / std, a channel each."""
 
     image_size: Annotated[int, Field(ge=1, le=4096)]
@@ -35,7 +31,7 @@ class Preprocessing(_Frozen):
         return ImageShape(self.image_size, self.channels)
 
 
-class Weights(_Frozen):
+class Weights(Frozen):
     """Where the weights are and how they are coded; the hash is over names, shapes and values."""
 
     file: str
@@ -43,7 +39,7 @@ class Weights(_Frozen):
     sha256: str
 
 
-class ModelManifest(_Frozen):
+class ModelManifest(Recorded):
     """The whole of `model.json`; `files` records every other file of the model's directory."""
 
     format: Literal[1] = 1
@@ -62,30 +58,16 @@ class ModelManifest(_Frozen):
     dataset: dict[str, Any]
     lineage: dict[str, Any]
     environment: dict[str, str]
-    files: dict[str, FileRecord] = {}
-
-    @property
-    def bytes(self) -> int:
-        """Bytes stored for the model, this file not counted."""
-        return sum(record.bytes for record in self.files.values())
 
 
 def write_manifest(directory: Path, manifest: ModelManifest) -> ModelManifest:
     """Records the files of the directory, writes `model.json` beside them and returns what it says."""
-    whole = manifest.model_copy(update={"files": record_files(directory, leave_out=MANIFEST_NAME)})
-    (directory / MANIFEST_NAME).write_text(whole.model_dump_json(indent=1), encoding="utf-8")
-    return whole
+    return write_recorded(directory, MANIFEST_NAME, manifest)
 
 
 def read_manifest(directory: Path, *, verify: bool = True) -> ModelManifest:
     """What `model.json` says; with `verify`, only if every file is still what was written (else DamagedFiles)."""
-    path = directory / MANIFEST_NAME
-    try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise DamagedFiles("model.json is too large")
-        manifest = ModelManifest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise DamagedFiles(f"model.json cannot be read: {error}") from error
+    manifest = read_recorded(directory, MANIFEST_NAME, ModelManifest, max_bytes=MAX_MANIFEST_BYTES)
     if verify:
         verify_files(directory, manifest.files)
     return manifest

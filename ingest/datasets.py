@@ -41,8 +41,8 @@ from ingest.preview import draw_preview, preview_rows
 from ingest.reading import Reading, Report, drop_from_pack, read_images
 from ingest.records import Table
 from ingest.splits import Assignment, assign_splits, job_splits
+from specs.splits import VALIDATION_FRACTION
 
-VALIDATION_FRACTION = 0.2
 MAX_REJECTED_LISTED = 1000
 
 

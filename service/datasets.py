@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from specs.datasets import BUILTIN_DATASETS, BuiltinDataset
+from specs.datasets import BUILTIN_DATASETS, BuiltinDataset, class_split_sizes, find_builtin
 from specs.registry import nearest
-from specs.splits import TEST_FRACTION, share
+from specs.splits import VALIDATION_FRACTION, share
 from store import datasets
 from store.database import Session
 from store.errors import NotFound
@@ -42,11 +42,6 @@ class UnknownDataset(LookupError):
         self.hint = hint
 
 
-def find_builtin(reference: str) -> BuiltinDataset | None:
-    """The built-in data set of this id or name."""
-    return next((entry for entry in BUILTIN_DATASETS.values() if reference in {entry.id, entry.name}), None)
-
-
 def find_known(session: Session, reference: str) -> KnownDataset:
     """The data set of this id or name; UnknownDataset with the nearest one."""
     builtin = find_builtin(reference)
@@ -59,14 +54,8 @@ def find_known(session: Session, reference: str) -> KnownDataset:
 
 
 def _builtin(dataset: BuiltinDataset) -> KnownDataset:
-    counts = dict(zip(dataset.classes, dataset.class_images, strict=True))
-    splits = {name: _parts(count) for name, count in counts.items()}
+    splits = class_split_sizes(dataset, VALIDATION_FRACTION)
     return KnownDataset(dataset.id, dataset.name, "ready", dataset.image_size, splits, validation_given=False)
-
-
-def _parts(images: int) -> dict[str, int]:
-    test = share(images, TEST_FRACTION)
-    return {"train": images - test, "validation": 0, "test": test}
 
 
 def _brought(row: Dataset) -> KnownDataset:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 
 from service.house import House
 from service.images import builtin_facts
 from service.schemas import DatasetView, EventView, JobView, MetricView, ModelView, UploadState
-from specs.datasets import BuiltinDataset, split_sizes
-from specs.jobs import TrainSpec
+from specs.datasets import BuiltinDataset, class_split_sizes, split_sizes
+from specs.splits import VALIDATION_FRACTION
 from store import queue
 from store.database import Session
 from store.tables import Dataset, Event, Job, Metric, Model
@@ -88,11 +87,6 @@ def dataset_view(row: Dataset, house: House, *, brief: bool = False) -> DatasetV
 
 def builtin_view(dataset: BuiltinDataset) -> DatasetView:
     """A built-in data set as clients see it."""
-    fraction = TrainSpec.model_fields["validation_fraction"].default
-    sizes = {
-        name: split_sizes(dataclasses.replace(dataset, class_images=(count,)), fraction)
-        for name, count in zip(dataset.classes, dataset.class_images, strict=True)
-    }
     return DatasetView(
         id=dataset.id,
         name=dataset.name,
@@ -103,8 +97,8 @@ def builtin_view(dataset: BuiltinDataset) -> DatasetView:
         class_count=len(dataset.classes),
         classes=list(dataset.classes),
         class_images=dict(zip(dataset.classes, dataset.class_images, strict=True)),
-        class_splits=sizes,
-        splits=split_sizes(dataset, fraction),
+        class_splits=class_split_sizes(dataset, VALIDATION_FRACTION),
+        splits=split_sizes(dataset, VALIDATION_FRACTION),
         splits_from="rule",
         images=dataset.images,
         channels=dataset.channels,

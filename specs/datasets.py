@@ -7,11 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, StringConstraints
 
-from specs.options import Fraction, Strict
+from specs.options import Fraction, Name, Strict
 from specs.registry import Registry
 from specs.splits import TEST_FRACTION, share
-
-NAME_PATTERN = r"^\w[\w .,()+-]{0,99}$"
 
 
 class UploadSource(Strict):
@@ -44,7 +42,7 @@ Source = Annotated[UploadSource | FolderSource | TorchvisionSource, Discriminato
 class DatasetSpec(Strict):
     """A data set to be made. One of the same name becomes its next version; the earlier ones stay."""
 
-    name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = Field(description="A label, not an id.")
+    name: Name = Field(description="A label, not an id.")
     source: Source = Field(default=UploadSource(), description="Where its images come from.")
     max_rejected: Fraction = Field(
         default=0.01, description="Share of files that may be unusable; with more the data set fails."
@@ -78,12 +76,22 @@ class BuiltinDataset:
         return sum(self.class_images)
 
 
+def class_split_sizes(dataset: BuiltinDataset, validation_fraction: float) -> dict[str, dict[str, int]]:
+    """Images of each class in each split by the rule of `specs.splits`, where no two images are the same."""
+    images = zip(dataset.classes, dataset.class_images, strict=True)
+    return {name: _parts(count, validation_fraction) for name, count in images}
+
+
 def split_sizes(dataset: BuiltinDataset, validation_fraction: float) -> dict[str, int]:
-    """Images in each split by the rule of `specs.splits`, where no two images are the same."""
-    test = [share(count, TEST_FRACTION) for count in dataset.class_images]
-    rest = [count - taken for count, taken in zip(dataset.class_images, test, strict=True)]
-    validation = sum(share(count, validation_fraction) for count in rest)
-    return {"train": sum(rest) - validation, "validation": validation, "test": sum(test)}
+    """The same of all classes together."""
+    parts = class_split_sizes(dataset, validation_fraction).values()
+    return {split: sum(part[split] for part in parts) for split in ("train", "validation", "test")}
+
+
+def _parts(images: int, validation_fraction: float) -> dict[str, int]:
+    test = share(images, TEST_FRACTION)
+    validation = share(images - test, validation_fraction)
+    return {"train": images - test - validation, "validation": validation, "test": test}
 
 
 BUILTIN_DATASETS: Registry[BuiltinDataset] = Registry(
@@ -103,3 +111,8 @@ BUILTIN_DATASETS: Registry[BuiltinDataset] = Registry(
         )
     ],
 )
+
+
+def find_builtin(reference: str) -> BuiltinDataset | None:
+    """The built-in data set of this id or name."""
+    return next((entry for entry in BUILTIN_DATASETS.values() if reference in {entry.id, entry.name}), None)

@@ -8,7 +8,6 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
-    StringConstraints,
     TypeAdapter,
     ValidationInfo,
     create_model,
@@ -21,11 +20,12 @@ from specs.architectures import Architecture
 from specs.augmentations import Augmentations
 from specs.networks.base import NetworkOptions
 from specs.optimizers import Optimizer
-from specs.options import Options, Strict
+from specs.options import Name, Options, Strict
 from specs.pretrained import check_pretrained, with_paper_stem
 from specs.pruning import PRUNING_METHODS
 from specs.registry import UnknownName
 from specs.schedules import Schedule
+from specs.splits import VALIDATION_FRACTION
 from specs.training import (
     EarlyStopping,
     EmaOptions,
@@ -35,8 +35,6 @@ from specs.training import (
     Precision,
 )
 
-NAME_PATTERN = r"^\w[\w .,()+-]{0,99}$"
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 Epochs = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 BatchSize = Annotated[int, Field(strict=True, ge=1, le=8192)]
@@ -79,7 +77,8 @@ class TrainSpec(Strict):
         description="Side in pixels that images are resized to; by default the one that GET /v1/datasets names.",
     )
     validation_fraction: Annotated[float, Field(strict=True, ge=0.01, le=0.9, allow_inf_nan=False)] = Field(
-        default=0.2, description="Share of the images that are not for testing, kept to choose the best epoch."
+        default=VALIDATION_FRACTION,
+        description="Share of the images that are not for testing, kept to choose the best epoch.",
     )
     early_stopping: EarlyStopping | None = Field(default=None, description="Off when null.")
     precision: Precision = "float32"

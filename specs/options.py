@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    StringConstraints,
     create_model,
     model_validator,
 )
@@ -19,6 +20,8 @@ from pydantic_core import PydanticCustomError
 
 from specs.registry import Registry, UnknownName, nearest
 
+NAME_PATTERN = r"^\w[\w .,()+-]{0,99}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Fraction = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]

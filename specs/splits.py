@@ -18,6 +18,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 TEST_FRACTION = 0.2
+# Of what is not for testing, where a job does not say.
+VALIDATION_FRACTION = 0.2
 
 
 @dataclass(frozen=True)

@@ -113,14 +113,11 @@ def delete(session: Session, dataset_id: str, *, force: bool) -> None:
 
 
 def _unfinished_jobs(session: Session, row: Dataset) -> list[Job]:
+    """Those that read the data set, or start from a model that was trained on it."""
+    models = set(session.scalars(select(Model.id).where(Model.dataset == row.id)))
     jobs = session.scalars(select(Job).where(Job.status.in_(UNFINISHED)))
-    return [job for job in jobs if job.id == row.job_id or row.id in _needs(session, json.loads(job.spec))]
-
-
-def _needs(session: Session, spec: dict[str, Any]) -> tuple[str | None, ...]:
-    """The data sets that a job reads: its own, and that of the model it starts from."""
-    parent = session.scalar(select(Model.dataset).where(Model.id == spec.get("model")))
-    return spec.get("dataset"), parent
+    specs = [(job, json.loads(job.spec)) for job in jobs]
+    return [job for job, spec in specs if spec.get("dataset") == row.id or spec.get("model") in models]
 
 
 def remove_unneeded_uploads(database: Database, artifacts: Artifacts, *, older_than: timedelta) -> list[str]:

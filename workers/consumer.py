@@ -135,7 +135,8 @@ class Consumer:
                 self._stop.wait(IDLE_SECONDS)
             else:
                 self._attend(claim, heartbeat)
-                self._remove_uploads()
+                if "ingest" in kinds:
+                    self._remove_uploads()
 
     def _claim(self, incarnation: str, heartbeat: Heartbeat, kinds: Sequence[str]) -> Claim | None:
         try:

@@ -18,7 +18,7 @@ from ingest.errors import IngestError
 from ingest.splits import job_splits
 from nets.datasets import Dataset, Moments, assemble, load
 from nets.pixels import Pixels
-from specs.datasets import BUILTIN_DATASETS
+from specs.datasets import find_builtin
 from store import datasets
 from store.artifacts import Artifacts
 from workers.run import Run
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 def load_data(run: Run, dataset_id: str, *, image_size: int | None, seed: int, validation_fraction: float) -> Dataset:
     """The data set of this id, split for a job; `image_size` None takes the one that the set suggests."""
-    builtin = next((entry for entry in BUILTIN_DATASETS.values() if entry.id == dataset_id), None)
+    builtin = find_builtin(dataset_id)
     if builtin is not None:
         size = image_size or builtin.image_size
         return load(builtin, image_size=size, seed=seed, validation_fraction=validation_fraction)
@@ -64,9 +64,8 @@ def decoded(run: Run, manifest: DatasetManifest, directory: Path, shape: ImageSh
     path = run.artifacts.array(manifest.id, size=shape.size, channels=shape.channels)
     found = _cached(path, manifest)
     if found is None:
-        _make_room(run, keep=path)
         _decode(run, directory, path, shape)
-        found = open_array(path)
+        found = open_array(path, verify=False)  # its hash has just been taken
         _make_room(run, keep=path)
     with contextlib.suppress(OSError):
         os.utime(path / ARRAY_NAME)

@@ -11,8 +11,7 @@ from service import examples
 from service.house import House, TheDatabase, TheHouse
 from service.problems import BadField
 from service.schemas import AliasView, Page
-from specs.jobs import NAME_PATTERN, Name
-from specs.options import Strict
+from specs.options import NAME_PATTERN, Name, Strict
 from store import models
 from store.errors import NotFound
 from store.ids import ID_PATTERN

@@ -13,14 +13,20 @@ from starlette.concurrency import run_in_threadpool
 from ingest.folders import OutsideRoots, resolve_below
 from service import examples
 from service.content import Reception
-from service.datasets import find_builtin
 from service.house import House, TheDatabase, TheHouse
 from service.images import brought_images, builtin_images, builtin_preview
 from service.paging import Cursor, Limit, next_cursor, position
 from service.problems import BadField, NotReady
 from service.schemas import DatasetImage, DatasetView, Page
 from service.views import builtin_view, dataset_view
-from specs.datasets import BUILTIN_DATASETS, DatasetSpec, FolderSource, TorchvisionSource, UploadSource
+from specs.datasets import (
+    BUILTIN_DATASETS,
+    DatasetSpec,
+    FolderSource,
+    TorchvisionSource,
+    UploadSource,
+    find_builtin,
+)
 from specs.registry import UnknownName
 from specs.settings import Settings
 from specs.torchvision_sets import TORCHVISION_SETS

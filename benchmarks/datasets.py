@@ -105,8 +105,10 @@ def plainly(archive: Path) -> float:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(archive) as packed:
-            packed.extractall(folder)
-        for path in sorted(Path(folder).rglob("*.jpg")):
+            # Under names of our own: those in an archive are not to be trusted.
+            for number, name in enumerate(name for name in packed.namelist() if name.endswith(".jpg")):
+                Path(folder, f"{number}.jpg").write_bytes(packed.read(name))
+        for path in sorted(Path(folder).iterdir()):
             with Image.open(path) as image:
                 image.convert("RGB")
     return time.perf_counter() - began

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from store.liveness import own_group
+
 COMMAND = (sys.executable, "-m", "nets.counting")
 START_SECONDS = 60.0
 ANSWER_SECONDS = 20.0
@@ -105,7 +107,8 @@ class _Helper:
                 stderr=subprocess.DEVNULL,
                 text=True,
                 encoding="utf-8",
-                **_own_group(),
+                # Ctrl-C in a terminal is for the service, which ends its helper itself.
+                **own_group(),
             )
         except OSError as error:
             raise CounterFailed(f"The process that counts could not be started: {error.strerror}.") from error
@@ -158,10 +161,3 @@ class _Helper:
             for line in self._process.stdout:
                 self._lines.put(line)
         self._lines.put(None)
-
-
-def _own_group() -> dict[str, Any]:
-    """A group of its own: Ctrl-C in a terminal is for the service, which ends its helper itself."""
-    if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}

@@ -1,11 +1,14 @@
-"""Whether processes of this machine are alive."""
+"""Processes of this machine: whether they are alive, and how those that one starts are set apart from it."""
 
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -42,6 +45,13 @@ def process_runs(pid: int, *, created: float | None = None) -> bool:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def own_group() -> dict[str, Any]:
+    """Arguments for subprocess.Popen: a process group of its own, which signals of the terminal do not reach."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
 
 
 def when_gone(pid: int, action: Callable[[], None]) -> threading.Thread:

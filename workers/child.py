@@ -11,11 +11,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from specs.settings import Settings
+from store.liveness import own_group
 from store.queue import Claim
 
 KILL_SECONDS = 5.0
@@ -37,7 +37,8 @@ class Child:
                 stdout=log_file,
                 stderr=log_file,
                 env=_environment(settings),
-                **_own_group(),
+                # Ctrl-C in a terminal reaches the worker only, who then asks the child.
+                **own_group(),
             )
         return cls(process)
 
@@ -81,10 +82,3 @@ def _environment(settings: Settings) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def _own_group() -> dict[str, Any]:
-    """A group of its own, so that Ctrl-C in a terminal reaches the worker only, who then asks the child."""
-    if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}

@@ -269,6 +269,14 @@ def test_neither_packing_nor_names_nor_order_matter(bench: Bench, pictures: dict
     assert contents_that_test(bench, view["id"]) == contents_that_test(bench, pictures["id"])
 
 
+def test_a_zip_that_is_called_a_tar_is_read_as_what_it_is(bench: Bench, pictures: dict[str, Any]) -> None:
+    made = bench.api.post("/v1/datasets", json={"name": "renamed.tar"}).json()
+    headers = {"Content-Type": "application/x-tar"}
+    path = f"/v1/datasets/{made['id']}/content"
+    assert bench.api.put(path, content=zip_of(picture_files()), headers=headers).status_code == 202
+    assert bench.end(made["id"])["fingerprint"] == pictures["fingerprint"]
+
+
 def contents_that_test(bench: Bench, dataset_id: str) -> list[bytes]:
     with Pack(bench.home / "datasets" / dataset_id) as pack:
         return [pack.index.pixel_sha256[number].tobytes() for number in pack.index.numbers(TEST)]
@@ -371,6 +379,7 @@ UNFIT: dict[str, tuple[dict[str, bytes], str, str]] = {
     "one class": ({f"dog/{number}.png": picture(1, number) for number in range(9)}, "one_class_only", ""),
     "one image": ({**picture_files(5), "cat/1.png": picture(0, 77)}, "too_few_images", "cat"),
     "no classes": ({f"{number}.png": picture(1, number) for number in range(9)}, "no_images", ""),
+    "archives only": ({"one.zip": zip_of(picture_files(5)), "dog/two.zip": zip_of({})}, "no_images", ""),
     "bad manifest": ({**picture_files(5), "manifest.csv": b"path;colour\na;b\n"}, "bad_manifest", ""),
 }
 

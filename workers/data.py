@@ -62,7 +62,7 @@ def _brought(run: Run, directory: Path, image_size: int | None, *, seed: int, va
 def decoded(run: Run, manifest: DatasetManifest, directory: Path, shape: ImageShape) -> DecodedArray:
     """The images of a set at this size, from the cache or made now."""
     path = run.artifacts.array(manifest.id, size=shape.size, channels=shape.channels)
-    found = _cached(path, manifest)
+    found = _cached(run.artifacts, path, manifest)
     if found is None:
         _decode(run, directory, path, shape)
         found = open_array(path, verify=False)  # its hash has just been taken
@@ -72,18 +72,23 @@ def decoded(run: Run, manifest: DatasetManifest, directory: Path, shape: ImageSh
     return found
 
 
-def _cached(path: Path, manifest: DatasetManifest) -> DecodedArray | None:
+def _cached(artifacts: Artifacts, path: Path, manifest: DatasetManifest) -> DecodedArray | None:
+    """What is there already; if that is of no use it is removed."""
+    if not path.exists():
+        return None
     try:
         array = open_array(path)
-    except DamagedFiles as error:
-        if path.exists():
-            log.warning("decoded images are damaged and made again", path=path.name, error=str(error))
-        return None
-    return array if array.manifest.fingerprint == manifest.fingerprint else None
+        if array.manifest.fingerprint == manifest.fingerprint:
+            return array
+        error = "they are of another data set"
+    except DamagedFiles as damage:
+        error = str(damage)
+    log.warning("decoded images are of no use and made again", path=path.name, error=error)
+    artifacts.remove(path)
+    return None
 
 
 def _decode(run: Run, directory: Path, path: Path, shape: ImageShape) -> None:
-    run.artifacts.remove(path)
     try:
         with run.artifacts.new_directory(path) as filling:
             build(directory, filling, shape, run.on_files)

@@ -21,6 +21,7 @@ from nets.seeds import Chance
 from specs.augmentations import (
     AUGMENTATIONS,
     AugmentationOptions,
+    AutoOptions,
     CropFlipOptions,
     EraseOptions,
     FlipOptions,
@@ -59,12 +60,22 @@ def flip(options: FlipOptions, pixels: Tensor, chance: Chance, *, fill: Tensor) 
 
 
 def crop_flip(options: CropFlipOptions, pixels: Tensor, chance: Chance, *, fill: Tensor) -> Tensor:  # noqa: ARG001
+    return _mirrored(_cropped(pixels, chance, options.pixels), chance.uniform("crop-flip side") < 0.5)
+
+
+def auto(_options: AutoOptions, pixels: Tensor, chance: Chance, *, fill: Tensor) -> Tensor:
+    if pixels.shape[3] == 3:
+        return crop_flip(CropFlipOptions(name="crop-flip"), pixels, chance, fill=fill)
+    return _cropped(pixels, chance)
+
+
+def _cropped(pixels: Tensor, chance: Chance, reach: int | None = None) -> Tensor:
     # Reflection keeps to what images look like; a black frame is a sign of nothing but the crop.
-    reach = max(1, pixels.shape[1] // 8) if options.pixels is None else options.pixels
+    reach = max(1, pixels.shape[1] // 8) if reach is None else reach
     around = (reach, reach)
     framed = torch.from_numpy(np.pad(pixels.numpy(), ((0, 0), around, around, (0, 0)), mode="reflect"))
     top, left = (chance.whole(f"crop-flip {axis}", below=2 * reach + 1) for axis in ("rows", "columns"))
-    return _mirrored(windows(framed, top, left, pixels.shape), chance.uniform("crop-flip side") < 0.5)
+    return windows(framed, top, left, pixels.shape)
 
 
 def _mirrored(pixels: Tensor, chosen: NDArray[np.bool_]) -> Tensor:

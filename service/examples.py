@@ -31,6 +31,10 @@ JOBS: dict[str, Any] = {
         "summary": "The shortest job: names only",
         "value": {"kind": "train", "dataset": "digits", "architecture": "mlp"},
     },
+    "fast": {
+        "summary": "The recipe that learns fast, for longer than it says itself",
+        "value": {"kind": "train", "recipe": "fast", "dataset": "digits", "architecture": "mobilenet_v2", "epochs": 8},
+    },
     "momentum": {
         "summary": "A multilayer perceptron with SGD with momentum",
         "value": {

@@ -49,6 +49,10 @@ class CropFlipOptions(AugmentationOptions):
     )
 
 
+class AutoOptions(AugmentationOptions):
+    """`crop-flip` for colour images; for grey ones, which may be letters or digits, its crop without the flip."""
+
+
 class RandAugmentOptions(AugmentationOptions):
     """Operations drawn for each image out of fourteen: geometry, brightness, contrast, colour, sharpness, levels."""
 
@@ -109,6 +113,7 @@ AUGMENTATIONS: Registry[Entry] = Registry(
             "He et al., arXiv 1512.03385, section 4.2; reflection instead of black as in Zagoruyko, Komodakis: "
             "Wide Residual Networks, arXiv 1605.07146, section 3",
         ),
+        _entry("auto", "By the images", AutoOptions, "augmentations"),
         _entry(
             "randaugment",
             "RandAugment",

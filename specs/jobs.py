@@ -23,6 +23,7 @@ from specs.optimizers import Optimizer
 from specs.options import Name, Options, Strict
 from specs.pretrained import check_pretrained, with_paper_stem
 from specs.pruning import PRUNING_METHODS
+from specs.recipes import RECIPES
 from specs.registry import UnknownName
 from specs.schedules import Schedule
 from specs.splits import VALIDATION_FRACTION
@@ -45,6 +46,11 @@ class TrainSpec(Strict):
 
     kind: Literal["train"] = "train"
     name: Name | None = Field(default=None, description="Of the job and its model; a label, not an id.")
+    recipe: str = Field(
+        default="plain",
+        max_length=100,
+        description="Settings that go well together, for the fields that are not set here: GET /v1/recipes lists them.",
+    )
     dataset: Name = Field(description="Id or name of a data set.", examples=["digits"])
     pretrained: str | None = Field(
         default=None,
@@ -86,6 +92,17 @@ class TrainSpec(Strict):
         default=0, description="Of weights, data order, augmentation and validation split."
     )
     device: Device = Field(default="auto", description="`auto` takes the fastest that the worker found to work.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_settings_of_its_recipe(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("recipe"), str):
+            return value
+        try:
+            return {**RECIPES[value["recipe"]].settings, **value}
+        except UnknownName as error:
+            context = {"field": "recipe", "hint": error.hint}
+            raise PydanticCustomError("unknown_name", "There is no recipe of this name.", context) from None
 
     @field_validator("architecture")
     @classmethod

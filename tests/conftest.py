@@ -56,7 +56,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @cache
 def _empty_database() -> bytes:
-    """A database at the newest version; made once, since to migrate costs a tenth of a second, and copied ever after."""
+    """A database at the newest version; made once, to migrate taking a tenth of a second, and copied since."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(home=Path(folder))
         database = Database.of(settings)

@@ -44,6 +44,9 @@ def train(  # noqa: PLR0913 - one parameter an option
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the architecture.")
     ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Settings that go well together, such as fast; what you set wins.")
+    ] = None,
     optimizer: Annotated[str | None, typer.Option("--optimizer", help="Such as adam.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
     schedule: Annotated[str | None, typer.Option("--schedule", help="Of the learning rate.")] = None,
@@ -60,9 +63,13 @@ def train(  # noqa: PLR0913 - one parameter an option
     """Train a network; options stand above what --json says."""
     spec = {"kind": "train", **(_read_spec(spec_file) if spec_file else {})}
     _merge(spec, "architecture", architecture, options=_pairs(settings or ()))
+    if recipe and lr is not None and not optimizer:
+        raise typer.BadParameter(
+            "a recipe chose lr for its own optimizer: say which with --optimizer.", param_hint="--lr"
+        )
     _merge(spec, "optimizer", optimizer, options={} if lr is None else {"lr": lr}, default="adam")
     plain: dict[str, Any] = {"dataset": dataset, "schedule": schedule, "epochs": epochs, "batch_size": batch_size}
-    plain |= {"name": name, "seed": seed, "augmentation": augmentation or None}
+    plain |= {"recipe": recipe, "name": name, "seed": seed, "augmentation": augmentation or None}
     spec.update({key: value for key, value in plain.items() if value is not None})
     for option in ("dataset", "architecture"):
         if option not in spec and spec["kind"] == "train":

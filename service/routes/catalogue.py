@@ -22,6 +22,7 @@ from specs.augmentations import AUGMENTATIONS
 from specs.optimizers import OPTIMIZERS
 from specs.options import Entry
 from specs.pruning import PRUNING_METHODS, PruningMethod
+from specs.recipes import RECIPES
 from specs.schedules import SCHEDULES
 from specs.torchvision_sets import TORCHVISION_SETS, TorchvisionSet
 from store.devices import findings_of
@@ -145,6 +146,21 @@ def list_augmentations() -> Page[EntryView]:
 @router.get("/pruning-methods", summary="Ways of pruning")
 def list_pruning_methods() -> Page[EntryView]:
     return Page(items=[_view(entry) for entry in PRUNING_METHODS.values()])
+
+
+class RecipeView(Schema):
+    """Settings of a training under one name; `settings` are fields of a train job."""
+
+    name: str
+    title: str
+    source: str
+    description: str
+    settings: dict[str, Any]
+
+
+@router.get("/recipes", summary="Recipes: settings that go well together")
+def list_recipes() -> Page[RecipeView]:
+    return Page(items=[RecipeView.model_validate(recipe) for recipe in RECIPES.values()])
 
 
 class TorchvisionView(Schema):

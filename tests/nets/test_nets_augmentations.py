@@ -92,6 +92,17 @@ def test_flips_exchange_left_and_right_as_often_as_asked(p: float) -> None:
     assert flipped.float().mean().item() == pytest.approx(p, abs=0.05 if 0 < p < 1 else 0)
 
 
+def test_auto_flips_only_what_has_colours() -> None:
+    colour = images(50, 16, 16, 3)
+    assert (changed("auto", colour) == changed("crop-flip", colour)).all()
+    grey = images(50, 16, 16, 1)
+    cropped, flipped = changed("auto", grey), changed("crop-flip", grey)
+    kept = (cropped == flipped).flatten(1).all(1)
+    assert 0 < kept.sum() < len(grey)
+    assert (cropped[~kept].flip(2) == flipped[~kept]).all()
+    assert not (cropped == grey).all()
+
+
 @pytest.mark.parametrize(("side", "options", "reach"), [(8, {}, 1), (24, {}, 3), (8, {"pixels": 9}, 9)])
 def test_crops_are_windows_of_the_reflected_image(side: int, options: dict[str, int], reach: int) -> None:
     pixels = images(300, side, side, 3)

@@ -232,3 +232,18 @@ def test_the_version_is_said() -> None:
     result = CliRunner().invoke(make_app(), ["--version"])
     assert result.exit_code == 0
     assert result.output.startswith("pruneyard ")
+
+
+def test_a_recipe_is_sent_and_what_it_leaves_unclear_is_asked(service: FakeService) -> None:
+    options = ("train", "--dataset", "digits", "--architecture", "mlp", "--recipe", "fast", "--no-wait")
+    unclear = run(*options, "--lr", "0.1")
+    assert unclear.exit_code == 2
+    assert "--optimizer" in unclear.output
+    assert run(*options, "--epochs", "8").exit_code == 0
+    assert sent_spec(service) == {
+        "kind": "train",
+        "dataset": "digits",
+        "architecture": {"name": "mlp"},
+        "epochs": 8,
+        "recipe": "fast",
+    }

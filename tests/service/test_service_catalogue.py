@@ -18,6 +18,7 @@ from specs.datasets import BUILTIN_DATASETS
 from specs.devices import Finding
 from specs.optimizers import OPTIMIZERS
 from specs.pruning import PRUNING_METHODS
+from specs.recipes import RECIPES
 from specs.schedules import SCHEDULES
 from store import workers
 from store.database import Database
@@ -42,6 +43,17 @@ def test_the_catalogue_lists_each_name_with_its_options(api: TestClient, name: s
         assert item["description"]
         assert set(item["defaults"]) == set(item["options"]), "every option has a default"
         assert all("description" in option for option in item["options"].values())
+
+
+def test_each_recipe_is_listed_with_settings_that_a_job_may_have(api: TestClient) -> None:
+    items = api.get("/v1/recipes").json()["items"]
+    assert [item["name"] for item in items] == list(RECIPES)
+    for item in items:
+        body = {"kind": "train", "dataset": "digits", "architecture": "mlp", "recipe": item["name"]}
+        spec = api.post("/v1/jobs", json=body).raise_for_status().json()["spec"]
+        said = api.post("/v1/jobs", json={**body, "recipe": "plain", **item["settings"]}).raise_for_status().json()
+        assert spec == {**said["spec"], "recipe": item["name"]}
+        assert item["title"] and item["description"]
 
 
 def test_an_unknown_architecture_is_answered_with_the_nearest(api: TestClient) -> None:

@@ -133,7 +133,7 @@ def compare(name: str, data: Dataset, *, seed: int) -> dict[str, Any]:
 def run(name: str, changes: dict[str, Any], data: Dataset, *, seed: int, look: bool = False) -> dict[str, Any]:
     """One training; with `look` the test images are seen after each epoch, outside the clock."""
     chosen = {"name": name, **NETWORKS[name]}
-    body = {"dataset": "benchmark", "architecture": chosen, "seed": seed, "device": "cpu", **changes}
+    body = {"dataset": "benchmark", "architecture": chosen, "seed": seed, "device": "cpu", "compile": "off", **changes}
     spec = TrainSpec.model_validate(body)
     size = {"classes": len(data.classes), "channels": data.channels, "image_size": data.image_size}
     network = architectures.build(spec.architecture, **size, seed=seed)
@@ -166,6 +166,9 @@ class Watch:
     def on_epoch(self, row: EpochRow) -> None:
         self.rows.append(row)
         self.see()
+
+    def on_notice(self, message: str) -> None:
+        """Nothing to tell."""
 
     def stop_requested(self) -> bool:
         return False

@@ -43,6 +43,7 @@ class Progress:
     best_loss: float | None = None
     lowest_loss: float | None = None
     epochs_without_fall: int = 0
+    compiled: bool = False
     plateau: Plateau = field(default_factory=Plateau)
 
     @classmethod

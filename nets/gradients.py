@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +24,25 @@ class Tally:
     loss: float
 
 
-def take(network: nn.Module, batches: Iterable[Batch], loss: Loss, *, alone: bool, dtype: torch.dtype) -> Tally:
+def take(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    loss: Loss,
+    *,
+    alone: bool,
+    dtype: torch.dtype,
+    forward: Callable[[Tensor], Any] | None = None,
+) -> Tally:
     """Leaves the gradients of the loss over all images in the parameters; `alone` if there is but one batch.
 
-    Only batch normalisation sees the batches one by one. `dtype` is that of the arithmetic.
+    Only batch normalisation sees the batches one by one. `dtype` is that of the arithmetic; `forward` the network's
+    forward pass, where it is not the network itself.
     """
+    call = network if forward is None else forward
     images, correct, total, weight = 0, 0, torch.zeros(()), torch.zeros(())
     for batch in batches:
         with autocast(batch.images.device, dtype):
-            outputs = network(batch.images)
+            outputs = call(batch.images)
         logits, weighed = _loss(network, outputs, batch, loss)
         (weighed.mean if alone else weighed.total).backward()  # type: ignore[no-untyped-call]
         images, correct = images + len(batch), correct + batch.correct(logits)

@@ -22,8 +22,8 @@ FINDINGS = TypeAdapter(list[Finding])
 class ProbeCache:
     """Findings by device and versions: another driver, PyTorch or device is probed anew. A damaged file is no file."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE_NAME
+    def __init__(self, folder: Path, file_name: str = FILE_NAME) -> None:
+        self._path = folder / file_name
 
     def find(self, name: str, versions: Mapping[str, str]) -> Finding | None:
         """What was found out about this device with these versions; a failure counts for a day."""
@@ -35,7 +35,7 @@ class ProbeCache:
     def keep(self, finding: Finding) -> None:
         """Keeps a finding in place of an earlier one; what cannot be written is found out again another time."""
         others = [other for other in self._read() if not _same(other, finding)]
-        temporary = self._path.with_name(f".{FILE_NAME}.{os.getpid()}.tmp")
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         with contextlib.suppress(OSError):
             temporary.write_bytes(FINDINGS.dump_json([*others, finding][-MAX_KEPT:], indent=1))
             temporary.replace(self._path)

@@ -38,7 +38,7 @@ def identify(device: str) -> dict[str, Any]:
     versions = {
         "torch": str(torch.__version__),
         **about,
-        "cpu": _processor(),
+        "cpu": processor(),
         "threads": str(torch.get_num_threads()),
         "probe": EDITION,
     }
@@ -144,7 +144,7 @@ def _about_cuda() -> dict[str, str]:
 
 
 def _about_mps() -> dict[str, str]:
-    return {"device": _processor(), "driver": platform.mac_ver()[0]}
+    return {"device": processor(), "driver": platform.mac_ver()[0]}
 
 
 def _nvidia_driver() -> str:
@@ -158,7 +158,8 @@ def _nvidia_driver() -> str:
     return ""
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The model of the processor, as the system names it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

@@ -23,6 +23,7 @@ from nets import freezing, gradients, losses, optimizers
 from nets.averaging import Average
 from nets.batches import Batch, Batches
 from nets.checkpoints import Progress, Trained, read_checkpoint, read_network, read_progress, write_checkpoint
+from nets.compiling import Compiler, Forward, Step, compile_again
 from nets.datasets import Dataset
 from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss
 from nets.evaluation import evaluate
@@ -43,7 +44,7 @@ class TrainingPlan:
     `patience` is the number of epochs after which to stop if none has brought the validation loss more than
     `min_delta` below its lowest. One step takes `accumulation` batches and scales gradients down to the norm
     `clipping`. With `ema_decay` the average of the weights is validated and kept. `precision` is that of the
-    arithmetic. With `frozen` only the heads are trained.
+    arithmetic. With `frozen` only the heads are trained. With a `compiler` steps may come to be compiled.
     """
 
     optimizer: OptimizerOptions
@@ -61,6 +62,7 @@ class TrainingPlan:
     ema_decay: float | None = None
     precision: torch.dtype = torch.float32
     frozen: bool = False
+    compiler: Compiler | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ class Observer(Protocol):
 
     def on_epoch(self, row: EpochRow) -> None:
         """After each epoch, before its checkpoint: a training taken up again may tell its last epoch once more."""
+
+    def on_notice(self, message: str) -> None:
+        """A sentence on something that was decided, or that went another way than hoped."""
 
     def stop_requested(self) -> bool:
         """Asked after each step."""
@@ -122,6 +127,7 @@ class _Run:
     plan: TrainingPlan
     observer: Observer
     masks: Masks
+    forward: Forward
 
     @property
     def network(self) -> nn.Module:
@@ -167,12 +173,44 @@ def _begin(network: nn.Module, data: Dataset, plan: TrainingPlan, observer: Obse
     kept.apply(network)
     average = None if plan.ema_decay is None else Average(network, plan.ema_decay)
     trained = Trained(network, optimizers.build(plan.optimizer, network), average)
-    return _Run(trained, batches, loss, data, plan, observer, kept)
+    return _Run(trained, batches, loss, data, plan, observer, kept, Forward(network, plan.batch_size))
 
 
 def _resume(run: _Run) -> Progress:
     checkpoint = run.observer.newest_checkpoint()
-    return read_checkpoint(checkpoint, run.trained) if checkpoint else Progress()
+    progress = read_checkpoint(checkpoint, run.trained) if checkpoint else Progress()
+    if progress.compiled:
+        freezing.train(run.network, frozen=run.plan.frozen)
+        _tell_of(run, progress, compile_again(_trial_step(run, progress)))
+    return progress
+
+
+def _consider_compiling(run: _Run, progress: Progress) -> None:
+    """At one step of the whole training, so that a training taken up again is compiled at the same one."""
+    done = progress.epoch * run.steps_per_epoch + progress.step
+    compiler = run.plan.compiler
+    if compiler is None or done != compiler.tried_after or len(run.data.train) < run.plan.batch_size:
+        return
+    left = run.plan.epochs * run.steps_per_epoch - done
+    seconds = left * progress.seconds / progress.step
+    _tell_of(run, progress, compiler.consider(_trial_step(run, progress), left=seconds))
+
+
+def _tell_of(run: _Run, progress: Progress, message: str | None) -> None:
+    progress.compiled = run.forward.compiled
+    if message is not None:
+        run.observer.on_notice(message)
+
+
+def _trial_step(run: _Run, progress: Progress) -> Step:
+    batch = next(run.batches.of_epoch(progress.epoch))
+
+    def take() -> float:
+        dtype = run.plan.precision
+        return gradients.take(run.network, [batch], run.loss, alone=True, dtype=dtype, forward=run.forward).loss
+
+    about = f"{tuple(batch.images.shape)} {run.plan.precision} frozen={run.plan.frozen} {type(run.loss).__name__}"
+    return Step(run.network, run.forward, take, about)
 
 
 def _waited_enough(plan: TrainingPlan, progress: Progress) -> bool:
@@ -188,9 +226,10 @@ def _train_epoch(run: _Run, progress: Progress) -> None:
         _step(run, progress, batches)
         now = time.perf_counter()
         progress.seconds += now - clock
-        clock = now
         done = progress.epoch * run.steps_per_epoch + progress.step
         run.observer.on_step(epoch=progress.epoch + 1, epochs=run.plan.epochs, fraction=done / steps)
+        _consider_compiling(run, progress)
+        clock = time.perf_counter()
         if run.observer.stop_requested():
             _save(run, progress, best=False)
             raise Interrupted(progress.epoch + 1, progress.step)
@@ -202,7 +241,8 @@ def _step(run: _Run, progress: Progress, batches: Iterator[Batch]) -> None:
     optimizers.set_factor(optimizer, _factor(run, progress, progress.step))
     optimizer.zero_grad(set_to_none=True)
     count = min(plan.accumulation, len(run.batches) - progress.step * plan.accumulation)
-    seen = gradients.take(run.network, islice(batches, count), run.loss, alone=count == 1, dtype=plan.precision)
+    taken = islice(batches, count)
+    seen = gradients.take(run.network, taken, run.loss, alone=count == 1, dtype=plan.precision, forward=run.forward)
     if not math.isfinite(seen.loss):
         raise NonFiniteLoss(progress.epoch + 1, progress.step + 1)
     gradients.cut(run.network, run.masks)

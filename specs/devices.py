@@ -37,10 +37,10 @@ ACCELERATORS = (
 
 
 class Finding(BaseModel):
-    """What was found out about one device.
+    """What was found out about one device, or about the compiled step of one network.
 
-    `ratio` is the time of a training step on the CPU over that on the device; `versions` name PyTorch, the driver and
-    whatever else the finding depends on.
+    `ratio` is the time of a training step on the CPU over that on the device, or of an eager step over a compiled one;
+    `versions` name PyTorch, the driver and whatever else the finding depends on.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -28,6 +28,7 @@ from specs.registry import UnknownName
 from specs.schedules import Schedule
 from specs.splits import VALIDATION_FRACTION
 from specs.training import (
+    Compilation,
     EarlyStopping,
     EmaOptions,
     GradientAccumulation,
@@ -88,6 +89,7 @@ class TrainSpec(Strict):
     )
     early_stopping: EarlyStopping | None = Field(default=None, description="Off when null.")
     precision: Precision = "float32"
+    compile: Compilation = "auto"
     seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = Field(
         default=0, description="Of weights, data order, augmentation and validation split."
     )
@@ -132,6 +134,7 @@ class FineTune(Strict):
     ema: EmaOptions | None = Field(default=None, description="Averages the weights; off when null.")
     early_stopping: EarlyStopping | None = Field(default=None, description="Off when null.")
     precision: Precision = "float32"
+    compile: Compilation = "auto"
 
 
 class PruneSpec(Strict):

@@ -76,6 +76,14 @@ class EmaOptions(Strict):
     )
 
 
+Compilation = Annotated[
+    Literal["auto", "off"],
+    Field(
+        description="`auto` tries torch.compile on the processor where a training has a quarter of an hour or more to "
+        "go after its first steps, keeps it if it is faster, and says so in the job's events. A compiled training ends "
+        "with slightly other weights than one that is not; `off` always ends with the same."
+    ),
+]
 GradientClipping = Annotated[
     Positive | None,
     Field(description="Largest norm of all gradients together; larger ones are scaled down to it. Off when null."),

@@ -141,6 +141,11 @@ def report(session: Session, claim: Claim, *, phase: str, step: int, progress: d
         job.progress = progress
 
 
+def notice(session: Session, claim: Claim, *, message: str) -> None:
+    """Something about a running job that is worth a sentence."""
+    record(session, held(session, claim).id, "notice", {"message": message})
+
+
 def succeed(session: Session, claim: Claim, result: dict[str, Any]) -> None:
     """The job's work is done and durable."""
     job = held(session, claim)

@@ -78,6 +78,12 @@ def _environment(settings: Settings) -> dict[str, str]:
     threads = settings.training_threads or psutil.cpu_count(logical=False) or 1
     return {
         **os.environ,
+        # What torch.compile makes stays among what is ours, and torch pickles none of it.
+        "TORCHINDUCTOR_CACHE_DIR": str(settings.home.absolute() / "compiled"),
+        "TORCHINDUCTOR_FX_GRAPH_CACHE": "0",
+        "TORCHINDUCTOR_AUTOGRAD_CACHE": "0",
+        # Each thread of the compiler would be a process that holds torch.
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
         "PRUNEYARD_HOME": str(settings.home.absolute()),
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nets import devices, precision
+from nets import compiling, devices, precision
 from nets.training import TrainingPlan
 from specs.jobs import FineTune, PruneSpec, TrainSpec
 from specs.training import EarlyStopping
@@ -38,4 +38,5 @@ def _regime(spec: TrainSpec | FineTune, device_name: str) -> dict[str, Any]:
         "min_delta": stopping.min_delta if stopping else EarlyStopping().min_delta,
         "device": device,
         "precision": precision.resolve(spec.precision, device),
+        "compiler": compiling.compiler(spec.compile, device),
     }

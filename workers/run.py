@@ -84,6 +84,11 @@ class Run:
         with self.database.write() as session:
             metrics.record_epoch(session, self.claim, epoch, values)
 
+    def on_notice(self, message: str) -> None:
+        """Adds an event that says so."""
+        with self.database.write() as session:
+            queue.notice(session, self.claim, message=message)
+
     def stop_requested(self) -> bool:
         """Whether the training is to write a checkpoint and end."""
         return self._stop.is_set()

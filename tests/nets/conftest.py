@@ -94,6 +94,7 @@ class FolderObserver:
     rows: list[EpochRow] = field(default_factory=list)
     saved: list[tuple[int, int, bool]] = field(default_factory=list)
     fractions: list[float] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     best: Path | None = None
     newest: Path | None = None
 
@@ -104,6 +105,9 @@ class FolderObserver:
 
     def on_epoch(self, row: EpochRow) -> None:
         self.rows.append(row)
+
+    def on_notice(self, message: str) -> None:
+        self.notices.append(message)
 
     def stop_requested(self) -> bool:
         return self.stop_after is not None and self.steps >= self.stop_after

@@ -9,6 +9,7 @@ from service.problems import BadField
 from specs.architectures import ARCHITECTURES
 from specs.jobs import FineTune, JobSpec, PruneSpec, TrainSpec
 from specs.options import Options
+from specs.training import LossOptions
 from store import models, queue
 from store.database import Session
 from store.errors import NotFound
@@ -34,6 +35,7 @@ def _fit_training(session: Session, spec: TrainSpec) -> tuple[TrainSpec, str]:
     images = dataset.training_images(spec.validation_fraction)
     spec = _fit_batch_size(spec, images)
     _check_batch_size(spec.batch_size, spec.architecture, images, "batch_size")
+    _check_class_weights(spec.loss, len(dataset.class_splits), "loss", "class_weights")
     _check_image_size(spec, dataset)
     name = spec.name or f"{spec.architecture.name} {dataset.name}"[:100]
     # The id, not the name: a new version must not change what a waiting job means.
@@ -56,6 +58,7 @@ def _fit_pruning(session: Session, spec: PruneSpec) -> tuple[PruneSpec, str]:
     _check_data_of(session, parent)
     if spec.fine_tune is not None:
         images = parent.facts["training_images"]
+        _check_class_weights(spec.fine_tune.loss, len(parent.facts["classes"]), "fine_tune", "loss", "class_weights")
         spec = spec.model_copy(update={"fine_tune": _fit_batch_size(spec.fine_tune, images)})
         assert spec.fine_tune is not None
         network = ARCHITECTURES[parent.facts["architecture"]["name"]].options
@@ -87,6 +90,14 @@ def _check_image_size(spec: TrainSpec, dataset: KnownDataset) -> None:
         message = f"With these options {spec.architecture.name} takes images of {least} pixels a side or more."
         hint = f"Give an image_size of at least {least}: images are resized. Or take another stem, if it has one."
         raise BadField("image_size", message=message, hint=hint)
+
+
+def _check_class_weights(loss: LossOptions, classes: int, *path: str) -> None:
+    given = loss.class_weights
+    if isinstance(given, tuple) and len(given) != classes:
+        message = f"The data set has {classes} classes, and these are {len(given)} numbers."
+        hint = "Give one for each, in the order in which the data set names its classes, or 'balanced'."
+        raise BadField(*path, message=message, hint=hint)
 
 
 def _fit_batch_size(asked: Batched, images: int) -> Batched:

@@ -31,7 +31,6 @@ RECIPES: Registry[Recipe] = Registry(
             "crops, and flips of colour images. Name more epochs for more accuracy: the cycle stretches.",
             {
                 "epochs": 4,
-                "batch_size": 64,
                 "optimizer": {
                     "name": "muon",
                     "lr": 0.02,

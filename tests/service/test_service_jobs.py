@@ -139,6 +139,8 @@ BAD_FIELDS = [
     ({"epochs": 10**9}, "#/epochs"),
     ({"epochs": 2.5}, "#/epochs"),
     ({"batch_size": 0}, "#/batch_size"),
+    ({"loss": {"class_weights": [1, 2, 3]}}, "#/loss/class_weights"),
+    ({"recipe": "fats"}, "#/recipe"),
     ({"batch_size": 5000}, "#/batch_size"),
     ({"batch_size": 10**30}, "#/batch_size"),
     ({"batch_size": True}, "#/batch_size"),
@@ -241,6 +243,7 @@ BAD_PRUNINGS = [
     ({"sparsty": 0.5}, "#/sparsty"),
     ({"fine_tune": {"epochs": 0}}, "#/fine_tune/epochs"),
     ({"fine_tune": {"batch_size": 5000}}, "#/fine_tune/batch_size"),
+    ({"fine_tune": {"loss": {"class_weights": [1, 2, 3]}}}, "#/fine_tune/loss/class_weights"),
     ({"fine_tune": {"optimizer": "adamm"}}, "#/fine_tune/optimizer"),
 ]
 

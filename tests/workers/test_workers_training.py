@@ -95,7 +95,6 @@ def test_pretrained_weights_are_tuned_published_and_pruned(home: tuple[Settings,
             ("mobilenet_v2-b0353104.pth", "PRUNEYARD_PRETRAINED_DIR"),
         ),
         ({"precision": "bfloat16"}, "precision_unavailable", ("AVX512-BF16", '"auto"')),
-        ({"loss": {"class_weights": [1, 2, 3]}}, "bad_class_weights", ("3 numbers", "10 classes")),
     ],
 )
 def test_what_this_machine_cannot_do_fails_before_it_trains(

@@ -29,7 +29,8 @@ def train(run: Run, spec: TrainSpec) -> None:
         validation_fraction=spec.validation_fraction,
     )
     look = {"classes": len(data.classes), "channels": data.channels, "image_size": data.image_size}
-    check_fits(spec.architecture, **look, available=psutil.virtual_memory().available)
+    free = psutil.virtual_memory().available
+    check_fits(spec.architecture, **look, available=free, averaged=spec.ema is not None)
     network = architectures.build(spec.architecture, **look, seed=spec.seed)
     if weights is not None:
         weights.load_into(network)

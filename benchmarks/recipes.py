@@ -123,19 +123,21 @@ def split(parts: dict[str, Images], classes: tuple[str, ...], *, seed: int) -> D
 
 def compare(name: str, data: Dataset, *, seed: int) -> dict[str, Any]:
     """The plain recipe, then the fast one with as many epochs as a quarter of its time allows, and all of it."""
-    plain = run(name, {}, data, seed=seed, look=True)
-    epoch = run(name, {"recipe": "fast", "epochs": 1}, data, seed=seed)["seconds"]
+    chosen = {"name": name, **NETWORKS[name]}
+    plain = run(chosen, {}, data, seed=seed, look=True)
+    epoch = run(chosen, {"recipe": "fast", "epochs": 1}, data, seed=seed)["seconds"]
 
     def within(seconds: float) -> dict[str, Any]:
-        return run(name, {"recipe": "fast", "epochs": max(1, int(seconds / epoch))}, data, seed=seed)
+        return run(chosen, {"recipe": "fast", "epochs": max(1, int(seconds / epoch))}, data, seed=seed)
 
     quarter, same = within(plain["seconds"] / 4), within(plain["seconds"])
     return {"network": name, "seed": seed, "plain": plain, "quarter": quarter, "same": same}
 
 
-def run(name: str, changes: dict[str, Any], data: Dataset, *, seed: int, look: bool = False) -> dict[str, Any]:
+def run(
+    chosen: dict[str, Any], changes: dict[str, Any], data: Dataset, *, seed: int, look: bool = False
+) -> dict[str, Any]:
     """One training; with `look` the test images are seen after each epoch, outside the clock."""
-    chosen = {"name": name, **NETWORKS[name]}
     body = {"dataset": "benchmark", "architecture": chosen, "seed": seed, "device": "cpu", "compile": "off", **changes}
     spec = TrainSpec.model_validate(body)
     size = {"classes": len(data.classes), "channels": data.channels, "image_size": data.image_size}

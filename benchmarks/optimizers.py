@@ -53,8 +53,8 @@ def main() -> None:
 
 def tried(names: list[str]) -> list[tuple[str, float]]:
     """Each at the one learning rate, and those that need another at their default too."""
-    pairs = [(name, LEARNING_RATE) for name in names]
-    return pairs + [(name, OPTIMIZERS[name].options().lr) for name in names if name in ALSO_AT_DEFAULT]  # type: ignore[attr-defined]
+    defaults: dict[str, Any] = {name: OPTIMIZERS[name].options() for name in names if name in ALSO_AT_DEFAULT}
+    return [(name, LEARNING_RATE) for name in names] + [(name, options.lr) for name, options in defaults.items()]
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from nets.compiling import CACHE_NAME, DIED, LEAST_GAIN, Compiler, Forward, Step, compiler, key, versions_here
 from nets.datasets import Dataset
 from nets.errors import Interrupted
+from nets.export import graph
 from nets.probe_cache import ProbeCache
 from nets.training import TrainingPlan, train
 from specs.devices import Finding
-from tests.nets.conftest import FolderObserver, plan, small_network
+from tests.nets.conftest import IMAGE_SIZE, FolderObserver, GraphMemory, narrow, plan, small_network
 
 AT_STEP = 2
 COMPILES = shutil.which("g++") is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
@@ -123,6 +124,15 @@ def test_a_compiled_training_stopped_anywhere_ends_with_the_same_bits(
     plain = trained(few, plan(), tmp_path / "plain")
     for name, value in plain.network.state_dict().items():
         torch.testing.assert_close(value, whole.network.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+@HAS_COMPILER
+def test_what_was_compiled_is_exported_as_any_other(few: Dataset, cache: ProbeCache, tmp_path: Path) -> None:
+    found_fast(cache, few)
+    network = trained(few, on_trial(cache), tmp_path / "kept").network
+    memory = GraphMemory()
+    graph(network, narrow("mlp"), channels=1, image_size=IMAGE_SIZE, cache=memory)
+    assert memory.puts == 1
 
 
 def found_fast(cache: ProbeCache, few: Dataset) -> None:

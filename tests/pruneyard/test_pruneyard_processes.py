@@ -126,6 +126,15 @@ def test_a_deaf_child_and_its_children_are_killed(tmp_path: Path, mark: str) -> 
     assert gone(mark)
 
 
+@pytest.fixture
+def _not_under_nohup() -> Iterator[None]:
+    """Children heed SIGHUP, however these tests were started: one that is ignored is passed on as ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_not_under_nohup")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_parent_leaves_no_process(tmp_path: Path, mark: str, number: signal.Signals) -> None:
     command = [sys.executable, "-c", PARENT, mark, STUBBORN, str(tmp_path / "log")]

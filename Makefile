@@ -13,7 +13,7 @@ up: $(INSTALLED)  ## API and one worker until Ctrl-C
 	@$(BIN)/pruneyard up
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## format, lint, types, imports, sizes
 	$(BIN)/ruff format --check .

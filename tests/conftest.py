@@ -46,6 +46,12 @@ TINY_PRUNING: dict[str, Any] = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests wait for real workers come first: at the end no core should wait for one of them."""
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.parent not in {here, here / "workers"})
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests do not depend on the settings of whoever runs them."""

@@ -125,7 +125,8 @@ def compare(name: str, data: Dataset, *, seed: int) -> dict[str, Any]:
     """The plain recipe, then the fast one with as many epochs as a quarter of its time allows, and all of it."""
     chosen = {"name": name, **NETWORKS[name]}
     plain = run(chosen, {}, data, seed=seed, look=True)
-    epoch = run(chosen, {"recipe": "fast", "epochs": 1}, data, seed=seed)["seconds"]
+    # The first epoch is slow, and whatever else the machine does only ever makes one slower.
+    epoch = run(chosen, {"recipe": "fast", "epochs": 2}, data, seed=seed)["epoch_seconds"]
 
     def within(seconds: float) -> dict[str, Any]:
         return run(chosen, {"recipe": "fast", "epochs": max(1, int(seconds / epoch))}, data, seed=seed)
@@ -153,7 +154,13 @@ def run(
         training.train(network, data, plan_training(spec), watch)
     test = evaluate(network, data.test, data).accuracy
     seconds = sum(row.seconds for row in watch.rows)
-    return {"epochs": spec.epochs, "seconds": seconds, "test": test, "best_test": max([test, *seen])}
+    return {
+        "epochs": spec.epochs,
+        "seconds": seconds,
+        "epoch_seconds": min(row.seconds for row in watch.rows),
+        "test": test,
+        "best_test": max([test, *seen]),
+    }
 
 
 @dataclass

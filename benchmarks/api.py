@@ -51,9 +51,14 @@ def main() -> None:
         figures = {"machine": machine(), "figures": measure(Path(home))}
     for name, row in figures["figures"].items():
         print(f"{name:44}", "  ".join(f"{key} {value:9.2f}" for key, value in row.items()))
+    tell(figures, arguments.json)
+
+
+def tell(figures: dict[str, Any], path: Path | None) -> None:
+    """Prints where the figures were measured, and writes all of them to a file, if one is named."""
     print(json.dumps(figures["machine"]))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1))
+    if path:
+        path.write_text(json.dumps(figures, indent=1))
 
 
 def machine() -> dict[str, Any]:

@@ -10,7 +10,6 @@ about three minutes on two cores.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.api import machine, spread
+from benchmarks.api import machine, spread, tell
 from nets import architectures, optimizers
 from nets.batches import Batch, Batches
 from nets.datasets import Dataset, assemble, moments_of
@@ -53,9 +52,7 @@ def main() -> None:
     figures = {"machine": {**machine(), "threads": torch.get_num_threads()}, "figures": rows}
     for name, row in rows.items():
         print(f"{name:40}", "  ".join(f"{key} {value:7.2f}" for key, value in row.items()))
-    print(json.dumps(figures["machine"]))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1))
+    tell(figures, arguments.json)
 
 
 def noise(path: Path) -> Dataset:

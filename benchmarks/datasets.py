@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import re
 import subprocess
@@ -40,6 +39,7 @@ from benchmarks.api import (
     rss,
     spread,
     submit,
+    tell,
     wait_for,
     wait_for_end,
 )
@@ -61,9 +61,7 @@ def main() -> None:
         figures = {"machine": machine(), "figures": measure(Path(folder) / "home", archive)}
     for name, row in figures["figures"].items():
         print(f"{name:52}", "  ".join(f"{key} {value:10.2f}" for key, value in row.items()))
-    print(json.dumps(figures["machine"]))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1))
+    tell(figures, arguments.json)
 
 
 def measure(home: Path, archive: Path) -> dict[str, dict[str, float]]:

@@ -11,7 +11,6 @@ those of training and validation.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,14 +25,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.api import machine
+from benchmarks.api import machine, tell
 from nets import architectures, training
 from nets.datasets import Dataset, assemble, moments_of
 from nets.evaluation import evaluate
 from nets.pixels import Pixels
 from nets.training import EpochRow
 from specs.jobs import TrainSpec
-from specs.splits import Splits
+from specs.splits import Splits, split_pool
 from workers.plans import plan_training
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -65,9 +64,7 @@ def main() -> None:
             print(line(rows[-1]), flush=True)
         print(summary(name, rows), flush=True)
     found = {"machine": {**machine(), "threads": arguments.threads}, "figures": rows}
-    print(json.dumps(found["machine"]))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+    tell(found, arguments.json)
 
 
 HEADER = (
@@ -102,20 +99,16 @@ def read(folder: Path, classes: tuple[str, ...]) -> Images:
 
 
 def split(parts: dict[str, Images], classes: tuple[str, ...], *, seed: int) -> Dataset:
-    """A tenth of each class's training images validates."""
-    (pixels, labels), (test_pixels, test_labels) = parts["train"], parts["test"]
-    random = np.random.default_rng(seed)
-    validation: list[int] = []
-    for label in range(len(classes)):
-        numbers = random.permutation(np.flatnonzero(labels == label))
-        validation += numbers[: round(VALIDATION_FRACTION * len(numbers))].tolist()
-    train = sorted({*range(len(labels))} - {*validation})
-    every = np.concatenate([pixels, test_pixels])
+    """A tenth of each class's training images validates, by the project's rule."""
+    pixels, labels = (np.concatenate(pair) for pair in zip(parts["train"], parts["test"], strict=True))
+    pool = range(len(parts["train"][1]))
+    contents = [image.tobytes() for image in pixels]
+    train, validation = split_pool(contents, labels.tolist(), pool, seed=seed, validation_fraction=VALIDATION_FRACTION)
     return assemble(
-        Pixels(every),
-        moments_of(every),
-        labels=np.concatenate([labels, test_labels]),
-        splits=Splits(train=train, validation=sorted(validation), test=[*range(len(labels), len(every))]),
+        Pixels(pixels),
+        moments_of(pixels),
+        labels=labels,
+        splits=Splits(train=train, validation=validation, test=[*range(len(pool), len(labels))]),
         classes=classes,
         fingerprint="benchmark",
     )

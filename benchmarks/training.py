@@ -11,7 +11,6 @@ slow moment of the machine meets both. Takes about fifteen minutes on two cores.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from benchmarks.api import machine, spread
+from benchmarks.api import machine, spread, tell
 from benchmarks.data import endless, noise_dataset
 from nets import architectures, optimizers
 from nets.figures import figures
@@ -71,9 +70,7 @@ def main() -> None:
         rows[name] = compare(name, NETWORKS.get(name, {}), rounds=arguments.rounds, peak=peak)
         print(line(name, rows[name]), flush=True)
     found = {"machine": {**machine(), "threads": torch.get_num_threads(), "peak_flops": peak}, "figures": rows}
-    print(json.dumps(found["machine"]))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+    tell(found, arguments.json)
 
 
 HEADER = (

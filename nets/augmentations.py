@@ -60,22 +60,21 @@ def flip(options: FlipOptions, pixels: Tensor, chance: Chance, *, fill: Tensor) 
 
 
 def crop_flip(options: CropFlipOptions, pixels: Tensor, chance: Chance, *, fill: Tensor) -> Tensor:  # noqa: ARG001
-    return _mirrored(_cropped(pixels, chance, options.pixels), chance.uniform("crop-flip side") < 0.5)
+    return _cropped(pixels, chance, options.pixels, flips=True)
 
 
-def auto(_options: AutoOptions, pixels: Tensor, chance: Chance, *, fill: Tensor) -> Tensor:
-    if pixels.shape[3] == 3:
-        return crop_flip(CropFlipOptions(name="crop-flip"), pixels, chance, fill=fill)
-    return _cropped(pixels, chance)
+def auto(_options: AutoOptions, pixels: Tensor, chance: Chance, *, fill: Tensor) -> Tensor:  # noqa: ARG001
+    return _cropped(pixels, chance, None, flips=pixels.shape[3] == 3)
 
 
-def _cropped(pixels: Tensor, chance: Chance, reach: int | None = None) -> Tensor:
+def _cropped(pixels: Tensor, chance: Chance, reach: int | None, *, flips: bool) -> Tensor:
     # Reflection keeps to what images look like; a black frame is a sign of nothing but the crop.
     reach = max(1, pixels.shape[1] // 8) if reach is None else reach
     around = (reach, reach)
     framed = torch.from_numpy(np.pad(pixels.numpy(), ((0, 0), around, around, (0, 0)), mode="reflect"))
     top, left = (chance.whole(f"crop-flip {axis}", below=2 * reach + 1) for axis in ("rows", "columns"))
-    return windows(framed, top, left, pixels.shape)
+    cropped = windows(framed, top, left, pixels.shape)
+    return _mirrored(cropped, chance.uniform("crop-flip side") < 0.5) if flips else cropped
 
 
 def _mirrored(pixels: Tensor, chosen: NDArray[np.bool_]) -> Tensor:

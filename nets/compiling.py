@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -84,13 +83,13 @@ class Compiler:
         name, versions = key(step), versions_here()
         finding = self.cache.find(name, versions)
         if finding is None:
-            self.cache.keep(_finding(name, versions, usable=False, reason=DIED))
+            self.cache.keep(Finding.now(name, versions, usable=False, reason=DIED))
             finding = _tried(step, name, versions)
             self.cache.keep(finding)
         if finding.ratio is None or finding.ratio < LEAST_GAIN:
             step.forward.switch(compiled=False)
             return finding.reason
-        return finding.reason if step.forward.compiled else compile_again(step) or finding.reason
+        return compile_again(step) or finding.reason
 
 
 def compiler(choice: Compilation, device: torch.device, settings: Settings | None = None) -> Compiler | None:
@@ -126,11 +125,10 @@ def _tried(step: Step, name: str, versions: dict[str, str]) -> Finding:
     try:
         ratio = float(f"{_gain(step):.3g}")
     except Exception as error:  # a compiler fails in as many ways as there are compilers
-        step.forward.switch(compiled=False)
-        return _finding(name, versions, usable=False, reason=_failed(error))
+        return Finding.now(name, versions, usable=False, reason=_failed(error))
     words = "is kept" if ratio >= LEAST_GAIN else f"is not kept, which takes {LEAST_GAIN:g} times"
     reason = f"A compiled step is {ratio:g} times as fast as one that is not, and {words}."
-    return _finding(name, versions, usable=True, reason=reason, ratio=ratio)
+    return Finding.now(name, versions, usable=True, reason=reason, ratio=ratio)
 
 
 def _gain(step: Step) -> float:
@@ -180,8 +178,3 @@ def _failed(error: Exception) -> str:
     return (
         f"It cannot be compiled here ({type(error).__name__}: {words[0][:150] if words else ''}); it trains as it is."
     )
-
-
-def _finding(name: str, versions: dict[str, str], *, usable: bool, reason: str, ratio: float | None = None) -> Finding:
-    moment = datetime.now(UTC)
-    return Finding(name=name, usable=usable, reason=reason, ratio=ratio, probed_at=moment, versions=versions)

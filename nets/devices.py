@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -85,18 +84,13 @@ def probe(
         if known is not None:
             return known
         ratio = probes.measure(name, script=script, timeout=train_seconds)
-        finding = _finding(name, versions, usable=True, reason=_in_words(ratio), ratio=ratio)
+        finding = Finding.now(name, versions, usable=True, reason=_in_words(ratio), ratio=ratio)
     except DeviceMissing as error:
-        return _finding(name, versions, usable=False, reason=str(error))
+        return Finding.now(name, versions, usable=False, reason=str(error))
     except ProbeFailed as error:
-        finding = _finding(name, versions, usable=False, reason=str(error))
+        finding = Finding.now(name, versions, usable=False, reason=str(error))
     cache.keep(finding)
     return finding
-
-
-def _finding(name: str, versions: dict[str, str], *, usable: bool, reason: str, ratio: float | None = None) -> Finding:
-    moment = datetime.now(UTC)
-    return Finding(name=name, usable=usable, reason=reason, ratio=ratio, probed_at=moment, versions=versions)
 
 
 def _in_words(ratio: float) -> str:

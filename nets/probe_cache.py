@@ -13,20 +13,20 @@ from pydantic import TypeAdapter, ValidationError
 from specs.devices import Finding
 
 FILE_NAME = "devices.json"
-MAX_KEPT = 20
+MAX_KEPT = 200
 # A device that failed may have been out of memory, or just woken from sleep.
 KEEP_FAILURES = timedelta(days=1)
 FINDINGS = TypeAdapter(list[Finding])
 
 
 class ProbeCache:
-    """Findings by device and versions: another driver, PyTorch or device is probed anew. A damaged file is no file."""
+    """Findings by name and versions: another driver, PyTorch or device is probed anew. A damaged file is no file."""
 
     def __init__(self, folder: Path, file_name: str = FILE_NAME) -> None:
         self._path = folder / file_name
 
     def find(self, name: str, versions: Mapping[str, str]) -> Finding | None:
-        """What was found out about this device with these versions; a failure counts for a day."""
+        """What was found out under this name with these versions; a failure counts for a day."""
         for finding in self._read():
             if (finding.name, finding.versions) == (name, versions) and not _is_stale(finding):
                 return finding

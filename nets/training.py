@@ -185,15 +185,16 @@ def _resume(run: _Run) -> Progress:
     return progress
 
 
-def _consider_compiling(run: _Run, progress: Progress) -> None:
-    """At one step of the whole training, so that a training taken up again is compiled at the same one."""
+def _consider_compiling(run: _Run, progress: Progress) -> bool:
+    """At one step of the whole training, so that one taken up again is compiled at the same; whether this is it."""
     done = progress.epoch * run.steps_per_epoch + progress.step
     compiler = run.plan.compiler
     if compiler is None or done != compiler.tried_after or len(run.data.train) < run.plan.batch_size:
-        return
+        return False
     left = run.plan.epochs * run.steps_per_epoch - done
     seconds = left * progress.seconds / progress.step
     _tell_of(run, progress, compiler.consider(_trial_step(run, progress), left=seconds))
+    return True
 
 
 def _tell_of(run: _Run, progress: Progress, message: str | None) -> None:
@@ -209,7 +210,7 @@ def _trial_step(run: _Run, progress: Progress) -> Step:
         dtype = run.plan.precision
         return gradients.take(run.network, [batch], run.loss, alone=True, dtype=dtype, forward=run.forward).loss
 
-    about = f"{tuple(batch.images.shape)} {run.plan.precision} frozen={run.plan.frozen} {type(run.loss).__name__}"
+    about = f"{tuple(batch.images.shape)} {run.plan.precision} frozen={run.plan.frozen}"
     return Step(run.network, run.forward, take, about)
 
 
@@ -226,10 +227,11 @@ def _train_epoch(run: _Run, progress: Progress) -> None:
         _step(run, progress, batches)
         now = time.perf_counter()
         progress.seconds += now - clock
+        clock = now
         done = progress.epoch * run.steps_per_epoch + progress.step
         run.observer.on_step(epoch=progress.epoch + 1, epochs=run.plan.epochs, fraction=done / steps)
-        _consider_compiling(run, progress)
-        clock = time.perf_counter()
+        if _consider_compiling(run, progress):
+            clock = time.perf_counter()  # a trial is no part of an epoch's pace
         if run.observer.stop_requested():
             _save(run, progress, best=False)
             raise Interrupted(progress.epoch + 1, progress.step)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -52,6 +53,12 @@ class Finding(BaseModel):
     ratio: float | None = None
     probed_at: datetime | None = None
     versions: dict[str, str] = {}
+
+    @classmethod
+    def now(cls, name: str, versions: dict[str, str], *, usable: bool, reason: str, ratio: float | None = None) -> Self:
+        """What has just been found out."""
+        moment = datetime.now(UTC)
+        return cls(name=name, usable=usable, reason=reason, ratio=ratio, probed_at=moment, versions=versions)
 
 
 def may_be_there(accelerator: Accelerator, *, platform: str = sys.platform, root: Path = ROOT) -> bool:

@@ -63,7 +63,7 @@ def train(  # noqa: PLR0913 - one parameter an option
     """Train a network; options stand above what --json says."""
     spec = {"kind": "train", **(_read_spec(spec_file) if spec_file else {})}
     _merge(spec, "architecture", architecture, options=_pairs(settings or ()))
-    if recipe and lr is not None and not optimizer:
+    if (recipe or spec.get("recipe")) and lr is not None and not optimizer and "optimizer" not in spec:
         raise typer.BadParameter(
             "a recipe chose lr for its own optimizer: say which with --optimizer.", param_hint="--lr"
         )

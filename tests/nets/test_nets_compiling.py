@@ -17,7 +17,7 @@ from nets.compiling import CACHE_NAME, DIED, LEAST_GAIN, Compiler, Forward, Step
 from nets.datasets import Dataset
 from nets.errors import Interrupted
 from nets.export import graph
-from nets.probe_cache import ProbeCache
+from nets.probe_cache import FINDINGS, ProbeCache
 from nets.training import TrainingPlan, train
 from specs.devices import Finding
 from tests.nets.conftest import IMAGE_SIZE, FolderObserver, GraphMemory, narrow, plan, small_network
@@ -115,7 +115,7 @@ def test_a_trial_says_what_it_found_and_another_training_goes_by_it(
 def test_a_compiled_training_stopped_anywhere_ends_with_the_same_bits(
     few: Dataset, cache: ProbeCache, tmp_path: Path
 ) -> None:
-    found_fast(cache, few)
+    found_fast(cache, few, tmp_path)
     whole = trained(few, on_trial(cache), tmp_path / "whole")
     assert whole.notices == ["fast"]
     for stop in (1, 2, 3, 6):
@@ -128,18 +128,17 @@ def test_a_compiled_training_stopped_anywhere_ends_with_the_same_bits(
 
 @HAS_COMPILER
 def test_what_was_compiled_is_exported_as_any_other(few: Dataset, cache: ProbeCache, tmp_path: Path) -> None:
-    found_fast(cache, few)
+    found_fast(cache, few, tmp_path)
     network = trained(few, on_trial(cache), tmp_path / "kept").network
     memory = GraphMemory()
     graph(network, narrow("mlp"), channels=1, image_size=IMAGE_SIZE, cache=memory)
     assert memory.puts == 1
 
 
-def found_fast(cache: ProbeCache, few: Dataset) -> None:
+def found_fast(cache: ProbeCache, few: Dataset, folder: Path) -> None:
     """Has a trial made, and what it found changed to a large gain."""
-    folder = cache._path.parent / "trial"
-    trained(few, on_trial(cache), folder)
-    (finding,) = cache._read()
+    trained(few, on_trial(cache), folder / "trial")
+    (finding,) = FINDINGS.validate_json((folder / CACHE_NAME).read_bytes())
     cache.keep(finding.model_copy(update={"ratio": 2 * LEAST_GAIN, "reason": "fast"}))
 
 

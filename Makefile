@@ -35,7 +35,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 bench-training: $(INSTALLED)  ## our training loop against the plain one, for every family of networks
-	$(BIN)/python -m benchmarks.training --json training.json
+	$(BIN)/python -m benchmarks.training --compiled --json training.json
 
 clean:
 	rm -rf $(VENV) var build *.egg-info

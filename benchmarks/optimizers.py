@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from benchmarks.api import machine, tell
-from benchmarks.recipes import read, run, split
+from benchmarks.recipes import read, split, train_once
 from specs.optimizers import OPTIMIZERS
 
 NETWORK = {"name": "vgg11", "width": 0.125, "dropout": 0.0}
@@ -39,7 +39,7 @@ def main() -> None:
     print(f"{'optimizer':12}{'lr':>8}{'test':>8}{'seconds':>9}")
     for name, rate in tried(arguments.optimizers):
         changes = {"optimizer": {"name": name, "lr": rate}, "epochs": arguments.epochs}
-        row = {"optimizer": name, "lr": rate, **run(NETWORK, changes, data, seed=0)}
+        row = {"optimizer": name, "lr": rate, **train_once(NETWORK, changes, data, seed=0)}
         rows.append(row)
         print(f"{name:12}{rate:8.3f}{row['test']:8.3f}{row['seconds']:9.0f}", flush=True)
     found = {"machine": {**machine(), "threads": arguments.threads}, "figures": rows}

@@ -1,11 +1,12 @@
 """How fast networks train here: our loop against the plain one, where the time goes, and how near the peak it is.
 
-    python -m benchmarks.training [--rounds N] [--networks NAME ...] [--json FILE]
+    python -m benchmarks.training [--rounds N] [--networks NAME ...] [--compiled] [--json FILE]
 
 32 x 32 x 3, batches of 64, one thread for each physical core. The plain loop is what a tutorial writes: a DataLoader
 over PIL images, torchvision's transforms one image at a time, images of N x C x H x W, torch's Adam as it comes. Ours
-is what a job runs. Both train the same network on the same images with flips and crops, and take turns, so that a
-slow moment of the machine meets both. Takes about fifteen minutes on two cores.
+is what a job runs; `--compiled` tries its compiled step too, as a job does that is long enough to repay it. All train
+the same network on the same images with flips and crops, and take turns, so that a slow moment of the machine meets
+all. Takes about fifteen minutes on two cores, and as long again to compile.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torchvision import transforms
 from benchmarks.api import machine, spread, tell
 from benchmarks.data import endless, noise_dataset
 from nets import architectures, optimizers
+from nets.compiling import Forward
 from nets.figures import figures
 from specs.architectures import ARCHITECTURES
 from specs.optimizers import OPTIMIZERS
@@ -59,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each loop")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), help="only these")
+    parser.add_argument("--compiled", action="store_true", help="try compiled steps too")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(psutil.cpu_count(logical=False) or 1)
@@ -67,48 +70,75 @@ def main() -> None:
     print(f"peak of a matrix product here: {peak / GIGA:.0f} GFLOP/s")
     print(HEADER)
     for name in arguments.networks:
-        rows[name] = compare(name, NETWORKS.get(name, {}), rounds=arguments.rounds, peak=peak)
+        rows[name] = compare(
+            name, NETWORKS.get(name, {}), rounds=arguments.rounds, peak=peak, compiled=arguments.compiled
+        )
         print(line(name, rows[name]), flush=True)
     found = {"machine": {**machine(), "threads": torch.get_num_threads(), "peak_flops": peak}, "figures": rows}
     tell(found, arguments.json)
 
 
 HEADER = (
-    f"{'network':14}{'plain':>9}{'ours':>9}{'ratio':>8}{'min':>7}{'max':>7}"
+    f"{'network':14}{'plain':>9}{'ours':>9}{'ratio':>8}{'min':>7}{'max':>7}{'compiled':>10}{'ratio':>7}"
     f"{'data':>8}{'forward':>9}{'backward':>10}{'step':>7}{'peak':>7}"
 )
 
 
 def line(name: str, row: dict[str, Any]) -> str:
     ratio, parts = row["ratio"], row["parts"]
+    compiled = "-" if row["compiled"] is None else f"{row['compiled']['p50']:.1f}"
+    gain = "-" if row["compiled"] is None else f"{row['compiled_ratio']['p50']:.2f}"
     return (
         f"{name:14}{row['plain']['p50']:9.1f}{row['ours']['p50']:9.1f}"
-        f"{ratio['p50']:8.2f}{ratio['min']:7.2f}{ratio['max']:7.2f}"
+        f"{ratio['p50']:8.2f}{ratio['min']:7.2f}{ratio['max']:7.2f}{compiled:>10}{gain:>7}"
         f"{parts['data']:8.1%}{parts['forward']:9.1%}{parts['backward']:10.1%}{parts['step']:7.1%}"
         f"{row['share_of_peak']:7.1%}"
     )
 
 
-def compare(name: str, options: dict[str, Any], *, rounds: int, peak: float) -> dict[str, Any]:
-    """Images per second of both loops, and the parts of ours."""
-    plain, ours = plain_loop(name, options), OurLoop(name, options)
-    batches = max(1, min(8, int(4.0 / timed(plain))))  # a few seconds a turn
+def compare(name: str, options: dict[str, Any], *, rounds: int, peak: float, compiled: bool) -> dict[str, Any]:
+    """Images per second of the loops, and the parts of ours while it is not compiled."""
+    ours = OurLoop(name, options)
+    steps = {"plain": plain_loop(name, options), "ours": ours.step}
+    batches = max(1, min(8, int(4.0 / timed(steps["plain"]))))  # a few seconds a turn
     timed(ours.step)
-    columns: dict[str, list[float]] = {"plain": [], "ours": []}
+    seconds, quick = compiled_step(name, options) if compiled else (None, None)
+    if quick is not None:
+        steps["compiled"] = quick
+    columns: dict[str, list[float]] = {key: [] for key in steps}
     for _ in range(rounds):
-        columns["plain"].append(rate(plain, batches))
-        columns["ours"].append(rate(ours.step, batches))
-    ratios = [a / b for a, b in zip(columns["ours"], columns["plain"], strict=True)]
+        for key, step in steps.items():
+            columns[key].append(rate(step, batches))
+    ratios = {key: ratio(columns[key], columns["plain"]) for key in columns}
     # Forward once, backward twice; a multiply-accumulate is two operations.
     used = 3 * 2 * ours.macs * median(columns["ours"])
     return {
         "plain": spread(columns["plain"]),
         "ours": spread(columns["ours"]),
-        "ratio": spread(ratios),
+        "ratio": ratios["ours"],
+        "compiled": spread(columns["compiled"]) if quick is not None else None,
+        "compiled_ratio": ratios.get("compiled"),
+        "compiling_seconds": seconds,
         "parts": ours.parts(),
         "macs": ours.macs,
         "share_of_peak": used / peak,
     }
+
+
+def ratio(upper: list[float], lower: list[float]) -> dict[str, float]:
+    """Of each turn to the turn beside it."""
+    return spread([a / b for a, b in zip(upper, lower, strict=True)])
+
+
+def compiled_step(name: str, options: dict[str, Any]) -> tuple[float, Callable[[], None] | None]:
+    """A step of ours that is compiled, and how long that took; None if it could not be."""
+    loop = OurLoop(name, options)
+    loop.forward.switch(compiled=True)
+    try:
+        return timed(loop.step), loop.step
+    except Exception as error:
+        print(f"{name} cannot be compiled: {type(error).__name__}: {error}")
+        return 0.0, None
 
 
 def rate(step: Callable[[], object], batches: int) -> float:
@@ -174,6 +204,7 @@ class OurLoop:
         self.network = build(name, options)
         self.macs = figures(self.network, channels=3, image_size=SIDE).macs
         self.network.to(memory_format=torch.channels_last).train()
+        self.forward = Forward(self.network, BATCH_SIZE)
         self.optimizer = optimizers.build(OPTIMIZERS["adam"].options(), self.network)
         self.source = endless(noise_dataset(IMAGES), ("crop-flip",))
         self.seconds = dict.fromkeys(("data", "forward", "backward", "step"), 0.0)
@@ -183,7 +214,7 @@ class OurLoop:
         batch = next(self.source)
         marks.append(time.perf_counter())
         self.optimizer.zero_grad(set_to_none=True)
-        logits = self.network(batch.images)
+        logits = self.forward(batch.images)
         loss = batch.loss(logits).mean
         loss.item()
         marks.append(time.perf_counter())

@@ -30,6 +30,19 @@ def build(options: Options, *, classes: int, channels: int, image_size: int, see
         return build(options, classes=classes, channels=channels, image_size=image_size)
 
 
+def without_auxiliary(
+    network: nn.Module, options: Options, *, classes: int, channels: int, image_size: int
+) -> tuple[nn.Module, Options]:
+    """The network and its options without the heads that only a training needs; as they are if there are none."""
+    if not getattr(options, "auxiliary", False):
+        return network, options
+    bare = options.model_copy(update={"auxiliary": False})
+    lean = build(bare, classes=classes, channels=channels, image_size=image_size, seed=0)
+    state = network.state_dict()
+    lean.load_state_dict({name: state[name] for name in lean.state_dict()})
+    return lean.train(network.training), bare
+
+
 def architecture_options(fields: Mapping[str, Any]) -> Options:
     """The options written down by `model_dump`; UnknownName for a name that is not in the catalogue."""
     return ARCHITECTURES[fields["name"]].options.model_validate(dict(fields))

@@ -51,6 +51,11 @@ class Dataset:
     def image_size(self) -> int:
         return self.train.pixels.shape[1]
 
+    @property
+    def look(self) -> dict[str, int]:
+        """What a network is built for: classes, channels, side of the images in pixels."""
+        return {"classes": len(self.classes), "channels": self.channels, "image_size": self.image_size}
+
 
 @dataclass(frozen=True)
 class Images:

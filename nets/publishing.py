@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from formats.files import DamagedFiles
 from formats.graphs import GRAPH_NAME
 from formats.manifest import GOLDEN_NAME, ModelManifest, Preprocessing, Weights, read_manifest, write_manifest
 from formats.weights import DENSE_NAME, SPARSE_NAME, Coding, read_weights, write_dense, write_sparse
-from nets.architectures import architecture_options, build
+from nets.architectures import architecture_options, build, without_auxiliary
 from nets.batches import normalised
 from nets.datasets import Dataset
 from nets.export import GraphCache, graph
@@ -45,10 +45,16 @@ class Publication:
 
 
 def publish(directory: Path, network: nn.Module, *, request: Publication, graphs: GraphCache) -> ModelManifest:
-    """Fills an empty directory with graph, weights, golden images and manifest; returns the manifest."""
-    network.to("cpu").eval()
-    data, tensors = request.data, state_arrays(network)
-    architecture = architecture_options(request.architecture)
+    """Fills an empty directory with graph, weights, golden images and manifest; returns the manifest.
+
+    Auxiliary heads are left out: they are for trainings.
+    """
+    data = request.data
+    network, architecture = without_auxiliary(
+        network.to("cpu").eval(), architecture_options(request.architecture), **data.look
+    )
+    request = replace(request, architecture=architecture.model_dump(mode="json"))
+    tensors = state_arrays(network)
     bare = graph(network, architecture, channels=data.channels, image_size=data.image_size, cache=graphs)
     (directory / GRAPH_NAME).write_bytes(bare)
     weights = _write_weights(directory, tensors)
@@ -131,7 +137,7 @@ def _manifest(
     return ModelManifest(
         id=request.id,
         kind=request.kind,
-        architecture=architecture_options(request.architecture).model_dump(mode="json"),
+        architecture=request.architecture,
         classes=data.classes,
         preprocessing=Preprocessing.model_validate(look),
         weights=weights,

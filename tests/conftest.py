@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from filelock import FileLock
 from PIL import Image
 
 from formats.digits import read_digits
@@ -99,16 +100,34 @@ def api(settings: Settings) -> Iterator[TestClient]:
         yield client
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for processes of their own."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session")
 def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder in which a real worker has trained the model `tiny` and pruned it to `tiny pruned`."""
-    settings = new_home(tmp_path_factory.mktemp("trained") / "home")
+    """A data folder in which a real worker has trained the model `tiny` and pruned it to `tiny pruned`.
+
+    One process makes it for all that test at the same time.
+    """
+    shared = "PYTEST_XDIST_WORKER" in os.environ
+    folder = tmp_path_factory.getbasetemp().parent if shared else tmp_path_factory.mktemp("trained")
+    home = folder / "trained-home"
+    with FileLock(folder / "trained-home.lock"):
+        if not home.exists():
+            # Under another name first: a failure leaves nothing that looks whole.
+            _train_and_prune(new_home(tmp_path_factory.mktemp("unfinished") / "home")).home.rename(home)
+    return home
+
+
+def _train_and_prune(settings: Settings) -> Settings:
     with running_worker(settings), TestClient(create_app(settings), base_url=LOOPBACK) as client:
         for body in (TINY_TRAINING, TINY_PRUNING):
             job = client.post("/v1/jobs", json=body).raise_for_status().json()
             ended = wait_for(lambda job_id=job["id"]: _ended(client, job_id), seconds=120)
             assert ended["status"] == "succeeded", ended
-    return settings.home
+    return settings
 
 
 def _ended(client: TestClient, job_id: str) -> dict[str, Any] | None:

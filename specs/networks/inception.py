@@ -18,7 +18,7 @@ class BranchedOptions(ConvolutionalOptions):
         default=False,
         strict=True,
         description="Whether features half-way are classified too in training, and that loss added as the paper does. "
-        "Predictions and multiply-accumulates are without; parameters and the stored weights are with these heads.",
+        "These heads are for the training alone: the model that comes of it is without them.",
     )
 
 

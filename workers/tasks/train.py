@@ -28,10 +28,9 @@ def train(run: Run, spec: TrainSpec) -> None:
         seed=spec.seed,
         validation_fraction=spec.validation_fraction,
     )
-    look = {"classes": len(data.classes), "channels": data.channels, "image_size": data.image_size}
     free = psutil.virtual_memory().available
-    check_fits(spec.architecture, **look, available=free, averaged=spec.ema is not None)
-    network = architectures.build(spec.architecture, **look, seed=spec.seed)
+    check_fits(spec.architecture, **data.look, available=free, averaged=spec.ema is not None)
+    network = architectures.build(spec.architecture, **data.look, seed=spec.seed)
     if weights is not None:
         weights.load_into(network)
         data = weights.normalise(data)

@@ -96,6 +96,24 @@ class PretrainedMismatch(NetError):
         )
 
 
+class CannotCut(NetError):
+    """Channels of a network cannot be cut as was asked; `why` in a few words."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"This network cannot be pruned so: {why}.")
+
+
+class TargetNotReached(NetError):
+    """However much is cut, what was asked for is not reached; `best` is the most that is, in the target's own unit."""
+
+    def __init__(self, target: str, asked: float, best: float) -> None:
+        super().__init__(
+            f"{target} {asked:g} cannot be reached: with all channels cut that may be, it is {best:.3g}. Ask for that "
+            "or less, or let layers get narrower with a smaller round_to."
+        )
+        self.best = best
+
+
 class CheckpointLost(NetError):
     """The checkpoint of the best epoch is not there any more."""
 

@@ -45,3 +45,8 @@ def _is_like(layer: Layer, head: Layer) -> bool:
         return layer.out_features == head.out_features
     both = isinstance(layer, nn.Conv2d) and isinstance(head, nn.Conv2d)
     return both and layer.out_channels == head.out_channels
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether it is a convolution that has a filter for each channel."""
+    return isinstance(module, nn.Conv2d) and module.groups > 1 and module.groups == module.out_channels

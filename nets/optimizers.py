@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn, optim
 
-from nets.layers import layers_of
+from nets.layers import is_depthwise, layers_of
 from nets.muon import Muon
 from nets.precision import has_bfloat16
 from specs.optimizers import (
@@ -136,7 +136,9 @@ def _sgd(options: SgdOptions, network: nn.Module, **more: Any) -> optim.Optimize
 
 
 def muon(options: MuonOptions, network: nn.Module) -> optim.Optimizer:
-    inner = {id(network.get_submodule(name).weight) for name in layers_of(network).hidden}
+    hidden_layers = [network.get_submodule(name) for name in layers_of(network).hidden]
+    # The filters of a depthwise convolution share no inputs, so that nothing is won by making them orthogonal.
+    inner = {id(layer.weight) for layer in hidden_layers if not is_depthwise(layer)}
     parameters = trained(network)
     hidden = [parameter for parameter in parameters if id(parameter) in inner]
     others = [parameter for parameter in parameters if id(parameter) not in inner]

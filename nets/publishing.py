@@ -24,6 +24,7 @@ from nets.batches import normalised
 from nets.datasets import Dataset
 from nets.export import GraphCache, graph
 from nets.figures import figures
+from nets.narrowing import fit_shapes
 
 GOLDEN_IMAGES = 8
 # Fewer zeros do not pay for the mask, and compressing all words of a large network takes long.
@@ -77,6 +78,8 @@ def load_network(directory: Path) -> tuple[nn.Module, ModelManifest]:
     if weights_sha256(tensors) != manifest.weights.sha256:
         raise DamagedFiles("the weights are not those that were published")
     state = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
+    # One that was cut has fewer channels than its options say.
+    fit_shapes(network, {name: array.shape for name, array in tensors.items()})
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -25,6 +25,14 @@ PRUNE: dict[str, Any] = {
     "fine_tune": {"epochs": 5},
 }
 
+PRUNE_FILTERS: dict[str, Any] = {
+    "kind": "prune",
+    "model": "first try",
+    "method": "l1-filter",
+    "speedup": 2.0,
+    "fine_tune": {"epochs": 10},
+}
+
 JOBS: dict[str, Any] = {
     "train": {"summary": "Train a ResNet-18, a quarter as wide, on the built-in digits", "value": TRAIN},
     "shortest": {
@@ -46,6 +54,7 @@ JOBS: dict[str, Any] = {
         },
     },
     "prune": {"summary": "Cut 90 % of a model's weights and retrain", "value": PRUNE},
+    "filters": {"summary": "Cut channels until it is twice as fast, and retrain", "value": PRUNE_FILTERS},
 }
 
 DATASETS: dict[str, Any] = {

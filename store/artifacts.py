@@ -51,6 +51,10 @@ class Artifacts:
         """Where all checkpoints of a job are."""
         return self.home / "checkpoints" / _checked(job_id)
 
+    def found(self, job_id: str) -> Path:
+        """Where a job keeps what it found by measuring, which another attempt would find otherwise."""
+        return self.checkpoints(job_id) / "found"
+
     def dataset(self, dataset_id: str) -> Path:
         """Where a data set's files are."""
         return self.home / "datasets" / _checked(dataset_id)

@@ -20,6 +20,7 @@ from formats.logs import configure_logs
 from ingest.errors import IngestError
 from nets.errors import (
     BatchTooSmall,
+    CannotCut,
     CheckpointLost,
     DeviceUnavailable,
     Interrupted,
@@ -28,6 +29,7 @@ from nets.errors import (
     PretrainedDamaged,
     PretrainedMismatch,
     PretrainedUnavailable,
+    TargetNotReached,
     TooLarge,
     WrongClassWeights,
     is_out_of_memory,
@@ -54,6 +56,8 @@ REASONS: dict[type[Exception], str] = {
     PretrainedUnavailable: "pretrained_unavailable",
     PretrainedDamaged: "pretrained_damaged",
     PretrainedMismatch: "pretrained_mismatch",
+    CannotCut: "cannot_be_cut",
+    TargetNotReached: "target_not_reached",
     CheckpointLost: "no_valid_checkpoint",
     DamagedFiles: "damaged_model",
     StorageFull: "insufficient_storage",

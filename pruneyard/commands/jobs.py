@@ -81,7 +81,11 @@ def prune(
     model: Annotated[str, typer.Argument(help="Id, alias or name of the model.")],
     *,
     sparsity: Annotated[
-        float | None, typer.Option("--sparsity", help="Share of the weights to cut; 0.9 where it is not said.")
+        float | None,
+        typer.Option("--sparsity", help="Share to cut: of the weights, 0.9 where it is not said, or of the channels."),
+    ] = None,
+    speedup: Annotated[
+        float | None, typer.Option("--speedup", help="How many times as fast; cuts channels, by l1-filter if not said.")
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=0, help="Of retraining; 0 for none.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="Which pruning method.")] = None,
@@ -90,7 +94,9 @@ def prune(
 ) -> None:
     """Prune a model and retrain what is left; the model itself stays."""
     spec: dict[str, Any] = {"kind": "prune", "model": model}
-    given = {"sparsity": sparsity, "method": method, "name": name}
+    if speedup is not None:
+        method = method or "l1-filter"
+    given = {"sparsity": sparsity, "speedup": speedup, "method": method, "name": name}
     spec.update({key: value for key, value in given.items() if value is not None})
     if epochs is not None:
         spec["fine_tune"] = {"epochs": epochs} if epochs else None

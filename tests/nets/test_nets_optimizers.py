@@ -222,6 +222,24 @@ def test_muon_is_for_hidden_weights_and_adamw_for_all_else() -> None:
     assert "layer1.0.conv1.weight" in hidden
 
 
+def test_depthwise_filters_are_adamws() -> None:
+    network = small_network("mobilenet_v2")
+    muons, adamws = (
+        {
+            id(p)
+            for group in build(OPTIMIZERS["muon"].options(), network).param_groups
+            if ("momentum" in group) == wanted
+            for p in group["params"]
+        }
+        for wanted in (True, False)
+    )
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)][1:]
+    depthwise = [module for module in convolutions if module.groups > 1]
+    assert len(depthwise) > 10
+    assert {id(module.weight) for module in depthwise} <= adamws
+    assert {id(module.weight) for module in convolutions if module.groups == 1} == muons
+
+
 def test_a_network_without_hidden_layers_is_adamws() -> None:
     network = small_network("mlp", hidden=(16,))
     optimizer = build(OPTIMIZERS["muon"].options(decay_norms=False), network)

@@ -1,12 +1,17 @@
-"""Cut weights of a published model, retrain what is left, publish the result as its child."""
+"""Cut weights or channels of a published model, retrain what is left, publish the result as its child."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from nets import pruning, training
+from formats.manifest import ModelManifest
+from nets import filters, pruning, training
+from nets.architectures import Network
+from nets.datasets import Dataset
 from nets.publishing import Publication, load_network
 from specs.jobs import PruneSpec, TrainSpec
+from specs.pruning import PRUNING_METHODS, FilterOptions
 from store import models
 from store.ids import new_id
 from workers.data import load_data
@@ -14,16 +19,69 @@ from workers.plans import plan_fine_tuning
 from workers.publishing import publish
 from workers.run import Run
 from workers.scores import scores
+from workers.speed import Speeds, share_for_speed
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A published model, as it is to be pruned: its network, what it says of itself, and the data it was trained on."""
+
+    directory: Path
+    network: Network
+    manifest: ModelManifest
+    data: Dataset
+    origin: TrainSpec
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a cut left: a network, weights of it that have to stay zero, and figures for the result."""
+
+    network: Network
+    masks: pruning.Masks | None
+    figures: dict[str, float]
 
 
 def prune(run: Run, spec: PruneSpec) -> None:
     """The task of a prune job. The parent's own split is used: what validated it does not train its child."""
     run.enter("loading")
+    parent = load_parent(run, spec.model)
+    plan = plan_fine_tuning(spec, spec.fine_tune, origin=parent.origin) if spec.fine_tune is not None else None
+    run.enter("pruning")
+    cut = CUTS[PRUNING_METHODS[spec.method].cuts](run, spec, parent)
+    after_cut = scores(cut.network, parent.data)
+    best_epoch = 0
+    if plan is not None:
+        run.enter("training")
+        best_epoch = training.train(cut.network, parent.data, plan, run, masks=cut.masks).best_epoch
+    run.enter("evaluating")
+    metrics = scores(cut.network, parent.data)
+    request = Publication(
+        id=new_id("mdl"),
+        kind="pruned",
+        architecture=parent.manifest.architecture,
+        data=parent.data,
+        dataset={"id": parent.origin.dataset},
+        training={**parent.manifest.training, "prune": spec.model_dump(mode="json")},
+        lineage={"job": run.claim.job_id, "parent": parent.manifest.id, "best_epoch": best_epoch},
+        metrics=metrics,
+    )
+    report = {
+        "accuracy_before": parent.manifest.metrics["test_accuracy"],
+        "accuracy_after_cut": after_cut["test_accuracy"],
+        "accuracy_after_retraining": metrics["test_accuracy"],
+        **cut.figures,
+    }
+    publish(run, cut.network, request, result=report)
+
+
+def load_parent(run: Run, model_id: str) -> Parent:
+    """The model of this id with the data it was trained on, split and normalised as they were for it."""
     with run.database.read() as session:
-        parent = models.find_model(session, spec.model)
-    network, manifest = load_network(run.artifacts.model(parent.id))
+        row = models.find_model(session, model_id)
+    directory = run.artifacts.model(row.id)
+    network, manifest = load_network(directory)
     origin, look = TrainSpec.model_validate(manifest.training["train"]), manifest.preprocessing
-    plan = plan_fine_tuning(spec, spec.fine_tune, origin=origin) if spec.fine_tune is not None else None
     data = load_data(
         run,
         origin.dataset,
@@ -32,31 +90,36 @@ def prune(run: Run, spec: PruneSpec) -> None:
         validation_fraction=origin.validation_fraction,
     )
     # A pretrained parent has the normalisation of its weights, not that of its training images.
-    data = replace(data, mean=look.mean, std=look.std)
-    run.enter("pruning")
-    masks = pruning.select(network, method=spec.method, options=spec)
-    masks.apply(network)
-    after_cut = scores(network, data)
-    best_epoch = 0
-    if plan is not None:
-        run.enter("training")
-        best_epoch = training.train(network, data, plan, run, masks=masks).best_epoch
-    run.enter("evaluating")
-    metrics = scores(network, data)
-    request = Publication(
-        id=new_id("mdl"),
-        kind="pruned",
-        architecture=manifest.architecture,
-        data=data,
-        dataset={"id": origin.dataset},
-        training={**manifest.training, "prune": spec.model_dump(mode="json")},
-        lineage={"job": run.claim.job_id, "parent": parent.id, "best_epoch": best_epoch},
-        metrics=metrics,
-    )
-    report = {
-        "accuracy_before": manifest.metrics["test_accuracy"],
-        "accuracy_after_cut": after_cut["test_accuracy"],
-        "accuracy_after_retraining": metrics["test_accuracy"],
-        "sparsity": pruning.sparsity(network).prunable,
-    }
-    publish(run, network, request, result=report)
+    return Parent(directory, network, manifest, replace(data, mean=look.mean, std=look.std), origin)
+
+
+def _cut_weights(_run: Run, spec: PruneSpec, parent: Parent) -> Cut:
+    masks = pruning.select(parent.network, method=spec.method, options=spec)
+    masks.apply(parent.network)
+    return Cut(parent.network, masks, {"sparsity": pruning.sparsity(parent.network).prunable})
+
+
+def _cut_channels(run: Run, spec: PruneSpec, parent: Parent) -> Cut:
+    assert isinstance(spec, FilterOptions)
+    cutter = filters.cutter(parent.network, parent.data, method=spec.method, options=spec, seed=parent.origin.seed)
+    # By a clock another attempt would come to another share, and its checkpoints would not fit.
+    share = run.remember(lambda: {"share": _share(run, cutter, parent)})["share"]
+    network = cutter.at(share)
+    measured = {name: measure(network) for name, measure in filters.measures(cutter, parent.data).items()}
+    figures = {f"{name}_left": round(value, 4) for name, value in measured.items()}
+    return Cut(network, None, {"sparsity": round(share, 4), **figures})
+
+
+def _share(run: Run, cutter: filters.Cutter, parent: Parent) -> float:
+    options = cutter.options
+    if options.sparsity is not None:
+        return options.sparsity
+    if options.speedup is not None:
+        speeds = Speeds(run, parent.data, parent.directory, parent.manifest.architecture)
+        return share_for_speed(speeds, cutter, parent.data, asked=options.speedup)
+    name, asked = ("macs", options.macs) if options.macs is not None else ("parameters", options.parameters)
+    assert asked is not None
+    return filters.share_for(cutter, filters.measures(cutter, parent.data)[name], asked, name=name)
+
+
+CUTS = {"weights": _cut_weights, "channels": _cut_channels}

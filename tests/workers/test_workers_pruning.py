@@ -1,0 +1,96 @@
+"""Prunings of channels by a real worker, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from specs.settings import Settings
+from tests.conftest import LOOPBACK, new_home, png, running_worker, wait_for
+
+TRAINING: dict[str, Any] = {
+    "kind": "train",
+    "name": "wide",
+    "dataset": "digits",
+    "architecture": {"name": "vgg11_bn", "width": 0.25, "dropout": 0.0},
+    "image_size": 16,
+    "epochs": 2,
+}
+PRUNING: dict[str, Any] = {"kind": "prune", "model": "wide", "fine_tune": None}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, TestClient]]:
+    """A data folder with a worker that has trained the model `wide`, and a client of its API."""
+    settings = new_home(tmp_path_factory.mktemp("pruning") / "home")
+    with running_worker(settings), TestClient(create_app(settings), base_url=LOOPBACK) as client:
+        assert ended(client, TRAINING)["status"] == "succeeded"
+        yield settings, client
+
+
+def ended(client: TestClient, body: dict[str, Any]) -> dict[str, Any]:
+    response = client.post("/v1/jobs", json=body)
+    assert response.status_code == 202, response.text
+    job_id = response.json()["id"]
+
+    def look() -> dict[str, Any] | None:
+        job: dict[str, Any] = client.get(f"/v1/jobs/{job_id}").json()
+        return job if job["status"] in {"succeeded", "failed"} else None
+
+    found: dict[str, Any] = wait_for(look, seconds=180)
+    return found
+
+
+def test_a_model_of_fewer_channels_is_an_ordinary_model(home: tuple[Settings, TestClient]) -> None:
+    settings, client = home
+    before = client.get("/v1/models/wide").json()
+    job = ended(client, {**PRUNING, "name": "half", "method": "l1-filter", "macs": 0.5, "fine_tune": {"epochs": 1}})
+    assert job["status"] == "succeeded", job
+    assert 0.3 < job["result"]["macs_left"] <= 0.5
+    half = client.get("/v1/models/half").json()
+    assert half["architecture"] == before["architecture"]
+    assert half["parent"] == before["id"]
+    assert half["macs"] == pytest.approx(job["result"]["macs_left"] * before["macs"], rel=1e-3)
+    assert half["parameters"] < 0.7 * before["parameters"]
+    assert half["bytes"] < 0.7 * before["bytes"]
+    assert client.get("/v1/models/wide").json() == before
+    image = png(np.full((16, 16), 90, dtype=np.uint8))
+    answer = client.post("/v1/models/half/predict", content=image, headers={"content-type": "image/png"})
+    assert answer.status_code == 200, answer.text
+
+    # What was cut is cut again, channels and then weights.
+    job = ended(client, {**PRUNING, "name": "quarter", "model": "half", "method": "taylor", "parameters": 0.5})
+    assert job["status"] == "succeeded", job
+    assert client.get("/v1/models/quarter").json()["parameters"] <= 0.5 * half["parameters"]
+    job = ended(client, {**PRUNING, "name": "sparse", "model": "quarter", "sparsity": 0.8})
+    assert job["status"] == "succeeded", job
+    assert job["result"]["sparsity"] == pytest.approx(0.8, abs=0.01)
+    assert not list(Path(settings.home).glob("checkpoints/*/*"))
+
+
+def test_a_speed_is_found_by_timing_or_the_nearest_is_told(home: tuple[Settings, TestClient]) -> None:
+    settings, client = home
+    job = ended(client, {**PRUNING, "name": "faster", "method": "l2-filter", "speedup": 1.2})
+    assert job["status"] == "succeeded", job
+    assert 0 < job["result"]["sparsity"] <= 1
+    assert client.get("/v1/models/faster").json()["macs"] < client.get("/v1/models/wide").json()["macs"]
+    job = ended(client, {**PRUNING, "name": "never", "method": "l2-filter", "speedup": 100.0})
+    assert (job["status"], job["reason"]) == ("failed", "target_not_reached")
+    assert "speedup 100 cannot be reached" in job["message"]
+    assert client.get("/v1/models/never").status_code == 404
+    assert not list(Path(settings.home).glob("tmp*"))
+
+
+def test_a_method_that_finds_nothing_to_rank_by_says_so(home: tuple[Settings, TestClient]) -> None:
+    _, client = home
+    plain = {**TRAINING, "name": "plain", "architecture": {"name": "mlp", "hidden": [32]}, "epochs": 1}
+    assert ended(client, plain)["status"] == "succeeded"
+    job = ended(client, {**PRUNING, "model": "plain", "method": "bn-scale"})
+    assert (job["status"], job["reason"]) == ("failed", "cannot_be_cut")
+    assert "l1-filter" in job["message"]

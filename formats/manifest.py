@@ -60,6 +60,11 @@ class ModelManifest(Recorded):
     environment: dict[str, str]
 
 
+def stored_bytes(manifest: ModelManifest) -> int:
+    """Bytes of everything stored for the model, `model.json` counted."""
+    return manifest.bytes + len(manifest.model_dump_json(indent=1).encode())
+
+
 def write_manifest(directory: Path, manifest: ModelManifest) -> ModelManifest:
     """Records the files of the directory, writes `model.json` beside them and returns what it says."""
     return write_recorded(directory, MANIFEST_NAME, manifest)

@@ -14,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 from service.guards import add_guards
 from service.house import open_house
 from service.problems import MEDIA_TYPE, add_problem_handlers
-from service.routes import aliases, catalogue, datasets, events, health, jobs, models, predict
+from service.routes import aliases, catalogue, datasets, events, health, jobs, models, predict, reports
 from service.schemas import Problem
 from specs.settings import Settings
 
@@ -37,6 +37,7 @@ ROUTERS = (
     jobs.router,
     events.router,
     models.router,
+    reports.router,
     aliases.router,
     catalogue.router,
     datasets.router,

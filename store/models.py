@@ -65,6 +65,11 @@ def list_models(session: Session, *, before: int | None = None, limit: int = 50)
     return list(session.scalars(query))
 
 
+def list_family(session: Session, family: str) -> list[Model]:
+    """A model and all that was made out of it, in the order in which they were made."""
+    return list(session.scalars(select(Model).where(Model.family == family).order_by(Model.number)))
+
+
 def count_models(session: Session) -> int:
     """How many models there are."""
     return session.scalar(select(func.count()).select_from(Model)) or 0

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from formats.manifest import ModelManifest
+from formats.manifest import ModelManifest, stored_bytes
 from inference.measuring import measure
 from nets import publishing as files
 from nets.architectures import Network
 from store import checkpoints, models, queue
 from workers.run import Run
 
+Report = Callable[[Path], dict[str, Any]]
 
-def publish(run: Run, network: Network, request: files.Publication, *, result: dict[str, Any]) -> None:
-    """Writes the model's files, measures it, then enters it and ends the job in one transaction."""
+
+def publish(
+    run: Run, network: Network, request: files.Publication, *, result: dict[str, Any], report: Report | None = None
+) -> None:
+    """Writes the model's files, measures it, then enters it and ends the job in one transaction.
+
+    `report` is given the directory of the model and says how it compares with its parent.
+    """
     run.enter("exporting")
     with run.artifacts.new_directory(run.artifacts.model(request.id)) as directory:
         manifest = files.publish(directory, network, request=request, graphs=run.artifacts.graphs())
         run.enter("measuring")
         measurement = measure(directory, threads=run.settings.inference_threads)
+        reported = None if report is None else report(directory)
     try:
         with run.database.write() as session:
             name = queue.held(session, run.claim).name
-            models.publish(
-                session, run.claim, _publication(manifest, request, name=name, latency=measurement.as_dict())
-            )
+            publication = _publication(manifest, request, name=name, latency=measurement.as_dict())
+            if reported is not None:
+                publication.facts["report"] = reported
+                result = {**result, "verdict": reported["verdict"], "reason": reported["reason"]}
+            models.publish(session, run.claim, publication)
             checkpoints.forget_checkpoints(session, run.claim.job_id)
             queue.succeed(session, run.claim, {"model": manifest.id, **result})
     except BaseException:
@@ -53,8 +65,3 @@ def _publication(
         facts=facts,
         latency=latency,
     )
-
-
-def stored_bytes(manifest: ModelManifest) -> int:
-    """Bytes of everything stored for the model, `model.json` counted."""
-    return manifest.bytes + len(manifest.model_dump_json(indent=1).encode())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from formats.manifest import ModelManifest
 from nets import filters, pruning, training
+from nets.anatomy import shapes_of
 from nets.architectures import Network
 from nets.datasets import Dataset
 from nets.publishing import Publication, load_network
@@ -17,6 +19,7 @@ from store.ids import new_id
 from workers.data import load_data
 from workers.plans import plan_fine_tuning
 from workers.publishing import publish
+from workers.reports import Stages, judge, report
 from workers.run import Run
 from workers.scores import scores
 from workers.speed import Speeds, share_for_speed
@@ -48,8 +51,9 @@ def prune(run: Run, spec: PruneSpec) -> None:
     parent = load_parent(run, spec.model)
     plan = plan_fine_tuning(spec, spec.fine_tune, origin=parent.origin) if spec.fine_tune is not None else None
     run.enter("pruning")
+    before, shapes = judge(parent.network, parent.data), shapes_of(parent.network)
     cut = CUTS[PRUNING_METHODS[spec.method].cuts](run, spec, parent)
-    after_cut = scores(cut.network, parent.data)
+    after_cut = judge(cut.network, parent.data)
     best_epoch = 0
     if plan is not None:
         run.enter("training")
@@ -66,13 +70,15 @@ def prune(run: Run, spec: PruneSpec) -> None:
         lineage={"job": run.claim.job_id, "parent": parent.manifest.id, "best_epoch": best_epoch},
         metrics=metrics,
     )
-    report = {
-        "accuracy_before": parent.manifest.metrics["test_accuracy"],
-        "accuracy_after_cut": after_cut["test_accuracy"],
-        "accuracy_after_retraining": metrics["test_accuracy"],
+    stages = Stages(before, after_cut, judge(cut.network, parent.data))
+    result = {
+        "accuracy_before": stages.before.test.accuracy,
+        "accuracy_after_cut": stages.after_cut.test.accuracy,
+        "accuracy_after_retraining": stages.after.test.accuracy,
         **cut.figures,
     }
-    publish(run, cut.network, request, result=report)
+    told = partial(report, stages, shapes, cut.network, parent.directory, threads=run.settings.inference_threads)
+    publish(run, cut.network, request, result=result, report=told)
 
 
 def load_parent(run: Run, model_id: str) -> Parent:

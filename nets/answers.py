@@ -1,0 +1,97 @@
+"""What a network answers to each image of a split, and how the answers of two networks differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nets.batches import normalised
+from nets.datasets import Dataset, Split
+
+# Two-sided 95 % of the normal distribution.
+Z = 1.96
+CALIBRATION_BINS = 15
+SUFFERED = 5
+
+
+@dataclass(frozen=True)
+class Answers:
+    """By image, (N,): its class and the one it was taken for, int64, and how probable the network thought that."""
+
+    labels: Tensor
+    predicted: Tensor
+    confidence: Tensor
+
+    @property
+    def right(self) -> Tensor:
+        """Which are right, bool (N,)."""
+        return self.predicted == self.labels
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers."""
+        return float(self.right.double().mean())
+
+
+def answers(network: nn.Module, split: Split, data: Dataset, *, batch_size: int = 256) -> Answers:
+    """Those of a network in evaluation mode, on the device it is on."""
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    found: list[Tensor] = []
+    with torch.inference_mode():
+        for indices in torch.split(torch.arange(len(split)), batch_size):
+            logits = network(normalised(split.images(indices), data, device))
+            found.append(torch.stack([part.double().cpu() for part in logits.softmax(1).max(1)]))
+    network.train(was_training)
+    confidence, predicted = torch.cat(found, 1)
+    return Answers(split.labels, predicted.long(), confidence)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more often the second network is right, as a share, with its interval at 95 %."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def difference(before: Answers, after: Answers) -> Difference:
+    """Both answered the same images, so only those that one of them got wrong count: a paired comparison."""
+    change = after.right.double() - before.right.double()
+    mean = float(change.mean())
+    reach = Z * math.sqrt(float(change.var(correction=0)) / len(change))
+    return Difference(mean, mean - reach, mean + reach)
+
+
+def accuracy_by_class(given: Answers, classes: int) -> Tensor:
+    """The share of right answers for the images of each class, float64 (classes,); NaN for a class without images."""
+    counts = torch.bincount(given.labels, minlength=classes)
+    right = torch.bincount(given.labels[given.right], minlength=classes)
+    return right.double() / counts.double()
+
+
+def suffered(before: Answers, after: Answers, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The classes that lost most, worst first, with their accuracy `before` and `after`; none that lost nothing."""
+    earlier, later = (accuracy_by_class(given, len(classes)) for given in (before, after))
+    change = torch.nan_to_num(later - earlier)
+    worst = change.argsort(stable=True)[:SUFFERED].tolist()
+    return [
+        {"label": classes[at], "before": float(earlier[at]), "after": float(later[at])}
+        for at in worst
+        if change[at] < 0
+    ]
+
+
+def calibration_error(given: Answers) -> float:
+    """How far confidence and accuracy are apart, on average (Guo et al.: On Calibration, arXiv 1706.04599, eq. 3)."""
+    bins = (given.confidence * CALIBRATION_BINS).ceil().clamp(1, CALIBRATION_BINS).long() - 1
+    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
+    gaps.index_add_(0, bins, given.right.double() - given.confidence)
+    return float(gaps.abs().sum() / len(bins))

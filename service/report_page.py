@@ -1,0 +1,119 @@
+"""The report of a pruned model as a page: no scripts, nothing from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+VERDICTS = {
+    "faster": ("Faster", "#0b6e4f"),
+    "smaller_only": ("Smaller, not faster", "#8a6100"),
+    "not_faster": ("Not faster", "#8a6100"),
+    "too_costly": ("Too costly", "#a3212f"),
+}
+SIZES = {
+    "parameters": "parameters",
+    "nonzero_parameters": "parameters that are not zero",
+    "macs": "multiply-accumulates of an image",
+    "bytes": "bytes stored",
+    "peak_memory_bytes": "bytes of memory, 32 images at once",
+}
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+.verdict { display: inline-block; color: #fff; padding: .15rem .7rem; border-radius: 1rem; font-weight: 600 }
+table { border-collapse: collapse } th, td { padding: .25rem .9rem .25rem 0; text-align: right; white-space: nowrap }
+th:first-child, td:first-child { text-align: left } th { font-weight: 600; color: #555 }
+tr + tr td { border-top: 1px solid #eee } .layers { width: 100% }
+.bar { position: relative; height: .8rem; min-width: 8rem; background: #e3e7ea; border-radius: 2px }
+.bar i { position: absolute; inset: 0 auto 0 0; background: #0b6e4f; border-radius: 2px } .note { color: #666 }
+"""
+
+
+def page(name: str, report: dict[str, Any]) -> str:
+    """The whole page."""
+    word, colour = VERDICTS[report["verdict"]]
+    parts = [
+        f"<h1>{escape(name)}</h1>",
+        f'<p><span class="verdict" style="background:{colour}">{word}</span></p><p>{escape(report["reason"])}</p>',
+        _accuracy(report),
+        _latency(report["latency"]),
+        _sizes(report["sizes"]),
+        _classes(report["classes"]),
+        _layers(report["layers"]),
+    ]
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(name)}: report</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style><body>{"".join(parts)}</body></html>'
+    )
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:
+    """Cells are HTML already."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<table class="{kind}"><tr>{head}</tr>{body}</table>'
+
+
+def _accuracy(report: dict[str, Any]) -> str:
+    rows = []
+    for part, found in report["accuracy"].items():
+        change = found["difference"]
+        span = f"{100 * change['low']:+.2f} to {100 * change['high']:+.2f}"
+        rows.append([part, *(_percent(found[key]) for key in ("before", "after_cut", "after")),
+                     f"{100 * change['mean']:+.2f}", span])  # fmt: skip
+    error = report["calibration_error"]
+    note = f"Expected calibration error on the test images: {error['before']:.3f} before, {error['after']:.3f} after."
+    heads = ["images", "parent", "after the cut", "retrained", "points", "points, 95 %"]
+    return f'<h2>Accuracy</h2>{_table(heads, rows)}<p class="note">{note}</p>'
+
+
+def _latency(rows: list[dict[str, Any]]) -> str:
+    cells = [
+        [str(row["batch"]), *(f"{row[who][key]:.3g}" for key in ("p50", "p95") for who in ("parent", "child")),
+         f"{row['speedup']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}"]
+        for row in rows
+    ]  # fmt: skip
+    heads = ["images at once", "parent p50", "p50", "parent p95", "p95", "times as fast", "95 %"]
+    note = "Milliseconds from pixels to answers where it was made: both models in turn, each in its fastest runtime."
+    return f'<h2>Latency</h2>{_table(heads, cells)}<p class="note">{note}</p>'
+
+
+def _sizes(sizes: dict[str, dict[str, int | None]]) -> str:
+    rows = []
+    for key, label in SIZES.items():
+        before, after = (sizes.get(key) or {}).get("before"), (sizes.get(key) or {}).get("after")
+        if before is not None and after is not None:
+            rows.append([label, f"{before:,}", f"{after:,}", _percent(after / before) if before else ""])
+    return f"<h2>Size</h2>{_table(['', 'parent', 'this model', 'of the parent'], rows)}"
+
+
+def _classes(classes: list[dict[str, Any]]) -> str:
+    if not classes:
+        return "<h2>Classes</h2><p>No class lost anything on the test images.</p>"
+    rows = [[escape(str(row["label"])), _percent(row["before"]), _percent(row["after"])] for row in classes]
+    return f"<h2>Classes that lost most</h2>{_table(['class', 'parent', 'this model'], rows)}"
+
+
+def _layers(layers: list[dict[str, Any]]) -> str:
+    rows = []
+    for layer in layers:
+        before, after = layer["shape"]["before"], layer["shape"]["after"]
+        left = _product(after) * (1 - layer["zeros"]) / _product(before)
+        bar = f'<div class="bar"><i style="width:{100 * left:.1f}%"></i></div>'
+        rows.append([escape(layer["name"]), f"{before[0]} → {after[0]}" if before[0] != after[0] else str(after[0]),
+                     _percent(layer["zeros"]), bar, _percent(left)])  # fmt: skip
+    heads = ["layer", "channels", "zeros", "", "weights left"]
+    return f"<h2>Layers</h2>{_table(heads, rows, kind='layers')}"
+
+
+def _product(shape: Sequence[int]) -> int:
+    product = 1
+    for side in shape:
+        product *= side
+    return product
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

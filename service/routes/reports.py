@@ -1,0 +1,90 @@
+"""How smaller models compare: with their parents one by one, and with their whole family."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, Response
+from pydantic import Field
+
+from service.house import TheDatabase
+from service.pareto import Contestant, contestants, front
+from service.pareto_picture import picture
+from service.report_page import page
+from service.schemas import Schema
+from store import models
+from store.errors import NotFound
+
+router = APIRouter(prefix="/v1", tags=["models"])
+SVG = "image/svg+xml"
+# Names of models and classes stand in these pages: nothing in them may run, or load anything from elsewhere.
+SAFE = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'", "x-content-type-options": "nosniff"}
+
+
+class Report(Schema):
+    """What a pruned model lost and gained against its parent, measured when it was made."""
+
+    model: str
+    parent: str | None
+    verdict: Literal["faster", "smaller_only", "not_faster", "too_costly"]
+    reason: str
+    accuracy: dict[str, Any] = Field(
+        description="For `validation` and `test`: `before`, `after_cut` without retraining, `after`, and the "
+        "`difference` with its interval at 95 %, paired by image."
+    )
+    calibration_error: dict[str, float | None] = Field(description="Expected calibration error on the test images.")
+    classes: list[dict[str, Any]] = Field(description="Those that lost most on the test images, worst first.")
+    sizes: dict[str, dict[str, int | None]] = Field(description="`before` and `after`, of the parent and of the model.")
+    latency: list[dict[str, Any]] = Field(
+        description="For each size of a batch: milliseconds of both, measured in turn, and how many times as fast the "
+        "model is: the median of pairs, with its interval at 95 %."
+    )
+    layers: list[dict[str, Any]] = Field(description="Shape of the weights before and after, and the share of zeros.")
+
+
+@router.get(
+    "/models/{reference}/report",
+    summary="What a pruned model lost and gained",
+    response_model=Report,
+    responses={200: {"content": {"text/html": {}}}},
+)
+def get_report(reference: str, request: Request, database: TheDatabase) -> Report | Response:
+    """With `Accept: text/html`, as browsers send it, a page. 404 for a model that was not made out of another."""
+    with database.read() as session:
+        row = models.find_model(session, reference)
+        if "report" not in row.facts:
+            raise NotFound("report", "model: it was not made out of another model, or before there were reports")
+        report = Report(model=row.id, parent=row.parent, **row.facts["report"])
+        name = row.name
+    if "text/html" in request.headers.get("accept", ""):
+        return HTMLResponse(page(name, report.model_dump()), headers=SAFE)
+    return report
+
+
+class Pareto(Schema):
+    """A model and all that was made out of it."""
+
+    family: str
+    items: list[Contestant]
+    front: list[str] = Field(description="Ids of those that no other beats or equals in everything: the best choices.")
+
+
+@router.get(
+    "/families/{family}/pareto",
+    summary="A model and its descendants: accuracy against latency and bytes",
+    response_model=Pareto,
+    responses={200: {"content": {SVG: {}}}},
+)
+def get_pareto(
+    family: str, database: TheDatabase, form: Annotated[Literal["json", "svg"], Query(alias="format")] = "json"
+) -> Pareto | Response:
+    """`?format=svg` draws it. Each was timed when it was published: the report of a model has both at once."""
+    with database.read() as session:
+        items = contestants(models.list_family(session, family))
+    if not items:
+        raise NotFound("family")
+    best = front(items)
+    if form == "svg":
+        return Response(picture(items, best), media_type=SVG, headers=SAFE)
+    return Pareto(family=family, items=items, front=best)

@@ -1,0 +1,65 @@
+"""Answers of networks, and how they differ."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from nets.answers import Answers, accuracy_by_class, answers, calibration_error, difference, suffered
+from nets.datasets import Dataset
+from nets.evaluation import evaluate
+from tests.nets.conftest import small_network
+
+
+def given(labels: list[int], predicted: list[int], confidence: float = 0.9) -> Answers:
+    return Answers(
+        torch.tensor(labels), torch.tensor(predicted), torch.full((len(labels),), confidence, dtype=torch.float64)
+    )
+
+
+def test_answers_are_those_that_an_evaluation_counts(digits: Dataset) -> None:
+    network = small_network("resnet18").train()
+    found = answers(network, digits.test, digits, batch_size=50)
+    evaluation = evaluate(network, digits.test, digits)
+    assert network.training
+    assert found.accuracy == pytest.approx(evaluation.accuracy)
+    assert len(found.predicted) == len(digits.test)
+    assert ((found.confidence >= 0.1 - 1e-6) & (found.confidence <= 1)).all()
+    by_class = accuracy_by_class(found, 10)
+    wanted = [row[number] / sum(row) for number, row in enumerate(evaluation.confusion)]
+    assert by_class.tolist() == pytest.approx(wanted)
+
+
+def test_only_images_that_one_of_both_got_wrong_make_a_difference() -> None:
+    labels = [0] * 100
+    before, after = [0] * 90 + [1] * 10, [0] * 84 + [1] * 6 + [0] * 4 + [1] * 6
+    found = difference(given(labels, before), given(labels, after))
+    assert found.mean == pytest.approx(-0.02)
+    # Ten images of a hundred changed: McNemar's variance is (10 - 2² / 100) / 100².
+    reach = 1.96 * math.sqrt(10 - 0.04) / 100
+    assert (found.low, found.high) == pytest.approx((-0.02 - reach, -0.02 + reach))
+    same = difference(given(labels, before), given(labels, before))
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+
+
+def test_a_class_without_images_has_no_accuracy() -> None:
+    found = accuracy_by_class(given([0, 0, 2], [0, 1, 2]), 3)
+    assert (found[0], found[2]) == (0.5, 1)
+    assert torch.isnan(found[1])
+
+
+def test_calibration_is_the_gap_between_confidence_and_accuracy() -> None:
+    assert calibration_error(given([0] * 10, [0] * 9 + [1], 0.9)) == pytest.approx(0)
+    assert calibration_error(given([0] * 10, [0] * 6 + [1] * 4, 0.9)) == pytest.approx(0.3)
+    halves = Answers(torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([1.0, 0.55], dtype=torch.float64))
+    assert calibration_error(halves) == pytest.approx(0.275)
+
+
+def test_the_classes_that_lost_most_come_first() -> None:
+    labels = [0] * 4 + [1] * 4 + [2] * 4
+    before = labels
+    after = [0] * 4 + [1, 1, 0, 0] + [2, 2, 2, 0]
+    found = suffered(given(labels, before), given(labels, after), ["a", "b", "c", "nobody"])
+    assert found == [{"label": "b", "before": 1.0, "after": 0.5}, {"label": "c", "before": 1.0, "after": 0.75}]

@@ -57,6 +57,11 @@ class Progress:
         self.correct += seen.correct
         self.loss_sum += seen.loss * seen.images
 
+    def forget_best(self) -> None:
+        """What comes next is another network: only its own epochs count."""
+        self.best_epoch, self.best_accuracy, self.best_loss = 0, -1.0, None
+        self.lowest_loss, self.epochs_without_fall = None, 0
+
     def finish_epoch(self, *, loss: float, accuracy: float, min_delta: float = 0.0) -> bool:
         """Counts a whole epoch by its validation figures; whether it is the best so far.
 

@@ -103,6 +103,13 @@ class CannotCut(NetError):
         super().__init__(f"This network cannot be pruned so: {why}.")
 
 
+class UnknownLayer(NetError):
+    """A layer was named that the network does not have; `hint` offers the nearest."""
+
+    def __init__(self, name: str, hint: str) -> None:
+        super().__init__(f"The model has no layer {name[:100]!r} whose weights could be cut. {hint[:300]}")
+
+
 class TargetNotReached(NetError):
     """However much is cut, what was asked for is not reached; `best` is the most that is, in the target's own unit."""
 

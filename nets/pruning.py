@@ -12,8 +12,10 @@ from pkgutil import resolve_name
 import torch
 from torch import Tensor, nn
 
+from nets.errors import UnknownLayer
 from specs.options import Strict
 from specs.pruning import PRUNING_METHODS, MagnitudeOptions
+from specs.registry import nearest
 
 
 @dataclass(frozen=True)
@@ -68,23 +70,95 @@ def magnitude(network: nn.Module, options: MagnitudeOptions) -> Masks:
     layer that merely began, or is scaled, at smaller ones. Within a layer the order is the same.
 
     Weights that are zero already count as part of the share. Of equal values the earlier goes first.
-    Every layer keeps its largest weight, or nothing would pass through it.
+    Every layer keeps its largest weight, or nothing would pass through it. Raises UnknownLayer.
     """
     weights = prunable_weights(network)
-    groups = [weights] if options.scope == "global" else [{name: weight} for name, weight in weights.items()]
+    shares = _shares_of_layers(weights, options)
+    cut = {name: _lowest({name: weights[name]}, share)[name] for name, share in shares.items()}
+    others = {name: weight for name, weight in weights.items() if name not in shares}
+    return Masks({**cut, **_cut_of(others, options)})
+
+
+def _shares_of_layers(weights: Mapping[str, Tensor], options: MagnitudeOptions) -> dict[str, float]:
+    """Those asked for by the names of layers, by the names of their weights."""
+    known = {name.removesuffix(".weight"): name for name in weights}
+    for name in options.layers or {}:
+        if name not in known:
+            raise UnknownLayer(name, nearest(name, known))
+    return {known[name]: share for name, share in (options.layers or {}).items()}
+
+
+def _cut_of(weights: Mapping[str, Tensor], options: MagnitudeOptions) -> dict[str, Tensor]:
+    if options.threshold is not None:
+        return {name: _at_most(weight, options.threshold) for name, weight in weights.items()}
+    if options.pattern is not None:
+        kept, size = (int(number) for number in options.pattern.split(":"))
+        return {name: _patterned(weight, size - kept, size) for name, weight in weights.items()}
+    assert options.sparsity is not None
+    groups = [dict(weights)] if options.scope == "global" else [{name: weight} for name, weight in weights.items()]
     cut: dict[str, Tensor] = {}
     for group in groups:
         cut |= _lowest(group, options.sparsity)
-    return Masks(cut)
+    return cut
+
+
+def _at_most(weight: Tensor, threshold: float) -> Tensor:
+    cut = weight.abs() <= threshold
+    cut.view(-1)[weight.abs().argmax()] = False  # something has to pass
+    return cut
+
+
+def _patterned(weight: Tensor, count: int, size: int) -> Tensor:
+    """Of each `size` weights in a row of a filter the `count` smallest; what is left at its end stays."""
+    rows = weight.flatten(1).abs()
+    whole = rows.shape[1] // size * size
+    blocks = rows[:, :whole].reshape(len(rows), -1, size)
+    cut = torch.zeros_like(rows, dtype=torch.bool)
+    smallest = blocks.argsort(dim=2, stable=True)[..., :count]
+    cut[:, :whole] = torch.zeros_like(blocks, dtype=torch.bool).scatter_(2, smallest, True).flatten(1)
+    return cut.reshape(weight.shape)
 
 
 def _lowest(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    if not weights:
+        return {}
     scores = torch.cat([_scores(weight) for weight in weights.values()])
     count = min(int(len(scores) * sparsity + 0.5), len(scores) - len(weights))
     cut = torch.zeros_like(scores, dtype=torch.bool)
     cut[torch.sort(scores, stable=True).indices[:count]] = True
     pieces = torch.split(cut, [weight.numel() for weight in weights.values()])
     return {name: piece.reshape(weight.shape) for (name, weight), piece in zip(weights.items(), pieces, strict=True)}
+
+
+@dataclass(frozen=True)
+class Gradually:
+    """Cuts in rounds over `epochs` of a training: round k of n leaves (1 - k/n)³ of what is to be cut."""
+
+    method: str
+    options: MagnitudeOptions
+    epochs: int
+
+    @property
+    def beginnings(self) -> list[int]:
+        """Of each round, the epoch (from 0) before which it cuts."""
+        rounds = self.options.rounds
+        return [number * self.epochs // rounds for number in range(rounds)]
+
+    def masks(self, network: nn.Module, epoch: int) -> Masks | None:
+        """What is cut before this epoch, of the weights as they are then; None if nothing is."""
+        if epoch not in self.beginnings:
+            return None
+        done = sum(beginning <= epoch for beginning in self.beginnings) / self.options.rounds
+        share = 1 - (1 - done) ** 3
+        assert self.options.sparsity is not None
+        layers = {name: share * asked for name, asked in (self.options.layers or {}).items()} or None
+        options = self.options.model_copy(update={"sparsity": share * self.options.sparsity, "layers": layers})
+        return select(network, method=self.method, options=options)
+
+
+def zeros(network: nn.Module) -> Masks:
+    """What was cut of a network, as its weights tell."""
+    return Masks({name: weight == 0 for name, weight in prunable_weights(network).items()})
 
 
 def _scores(weight: Tensor) -> Tensor:

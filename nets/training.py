@@ -28,7 +28,7 @@ from nets.datasets import Dataset
 from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss
 from nets.evaluation import evaluate
 from nets.losses import Loss
-from nets.pruning import Masks
+from nets.pruning import Gradually, Masks, zeros
 from nets.schedules import Moment, factor
 from nets.seeds import derived_seed
 from specs.augmentations import AugmentationOptions
@@ -118,7 +118,7 @@ class TrainingResult:
     stopped_early: bool
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Run:
     trained: Trained
     batches: Batches
@@ -128,6 +128,7 @@ class _Run:
     observer: Observer
     masks: Masks
     forward: Forward
+    gradually: Gradually | None
 
     @property
     def network(self) -> nn.Module:
@@ -144,17 +145,26 @@ class _Run:
 
 
 def train(
-    network: nn.Module, data: Dataset, plan: TrainingPlan, observer: Observer, *, masks: Masks | None = None
+    network: nn.Module,
+    data: Dataset,
+    plan: TrainingPlan,
+    observer: Observer,
+    *,
+    masks: Masks | None = None,
+    gradually: Gradually | None = None,
 ) -> TrainingResult:
     """Trains in place, from the observer's newest checkpoint if it has one; weights in `masks` stay zero.
 
+    With `gradually` more of them are cut before some epochs, and only epochs after the last cut can be the best.
     Raises Interrupted, with a checkpoint written, when the observer asks to stop; NonFiniteLoss when training or
     validation diverge; BatchTooSmall when batch normalisation would get single images; WrongClassWeights.
     """
     run = _begin(network, data, plan, observer, masks=masks)
+    run.gradually = gradually
     progress = _resume(run)
     with torch.random.fork_rng(devices=[]):
-        while progress.epoch < plan.epochs and not _waited_enough(plan, progress):
+        while progress.epoch < plan.epochs and not _waited_enough(run, progress):
+            _cut_more(run, progress)
             _train_epoch(run, progress)
             _finish_epoch(run, progress)
     _take_best(run, progress)
@@ -173,12 +183,14 @@ def _begin(network: nn.Module, data: Dataset, plan: TrainingPlan, observer: Obse
     kept.apply(network)
     average = None if plan.ema_decay is None else Average(network, plan.ema_decay)
     trained = Trained(network, optimizers.build(plan.optimizer, network), average)
-    return _Run(trained, batches, loss, data, plan, observer, kept, Forward(network, plan.batch_size))
+    return _Run(trained, batches, loss, data, plan, observer, kept, Forward(network, plan.batch_size), None)
 
 
 def _resume(run: _Run) -> Progress:
     checkpoint = run.observer.newest_checkpoint()
     progress = read_checkpoint(checkpoint, run.trained) if checkpoint else Progress()
+    if run.gradually is not None:
+        run.masks = zeros(run.network)
     if progress.compiled:
         freezing.train(run.network, frozen=run.plan.frozen)
         _tell_of(run, progress, compile_again(_trial_step(run, progress)))
@@ -214,8 +226,22 @@ def _trial_step(run: _Run, progress: Progress) -> Step:
     return Step(run.network, run.forward, take, about)
 
 
-def _waited_enough(plan: TrainingPlan, progress: Progress) -> bool:
-    return plan.patience is not None and progress.epochs_without_fall >= plan.patience
+def _waited_enough(run: _Run, progress: Progress) -> bool:
+    if run.gradually is not None and progress.epoch <= run.gradually.beginnings[-1]:
+        return False
+    return run.plan.patience is not None and progress.epochs_without_fall >= run.plan.patience
+
+
+def _cut_more(run: _Run, progress: Progress) -> None:
+    """The round that begins with this epoch, if one does: what was cut is known by its zeros ever after."""
+    if run.gradually is None or progress.step > 0:
+        return
+    masks = run.gradually.masks(run.network, progress.epoch)
+    if masks is not None:
+        run.masks = masks
+        for network in {run.network, run.shown}:
+            masks.apply(network)
+        progress.forget_best()
 
 
 def _train_epoch(run: _Run, progress: Progress) -> None:

@@ -59,7 +59,8 @@ def _fit_pruning(session: Session, spec: PruneSpec) -> tuple[PruneSpec, str]:
     if spec.fine_tune is not None:
         images = parent.facts["training_images"]
         _check_class_weights(spec.fine_tune.loss, len(parent.facts["classes"]), "fine_tune", "loss", "class_weights")
-        spec = spec.model_copy(update={"fine_tune": _fit_batch_size(spec.fine_tune, images)})
+        if not spec.fine_tune.rewind:  # then the batch is the parent's, which fits
+            spec = spec.model_copy(update={"fine_tune": _fit_batch_size(spec.fine_tune, images)})
         assert spec.fine_tune is not None
         network = ARCHITECTURES[parent.facts["architecture"]["name"]].options
         _check_batch_size(spec.fine_tune.batch_size, network, images, "fine_tune", "batch_size")

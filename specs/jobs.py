@@ -124,6 +124,12 @@ class TrainSpec(Strict):
 class FineTune(Strict):
     """Retraining after the cut; weights that were cut stay zero."""
 
+    rewind: bool = Field(
+        default=False,
+        strict=True,
+        description="Retrains as the parent's job trained: by its optimizer, schedule, epochs, batch size and loss, "
+        "which are then not set here (Renda et al.: Comparing Rewinding and Fine-tuning, arXiv 2003.02389).",
+    )
     epochs: Epochs = Field(default=5, description="Passes over the training split of the parent's job.")
     batch_size: BatchSize = Field(default=64, description="Images per batch.")
     optimizer: Optimizer = Field(default="adam", validate_default=True, description="A name, or a name with options.")
@@ -136,6 +142,21 @@ class FineTune(Strict):
     precision: Precision = "float32"
     compile: Compilation = "auto"
 
+    @model_validator(mode="after")
+    def _nothing_beside_a_rewind(self) -> Self:
+        if not self.rewind:
+            return self
+        plain = FineTune()
+        changed = [name for name in REWOUND if getattr(self, name) != getattr(plain, name)]
+        if changed:
+            context = {"field": changed[0], "hint": f"Leave out {changed[0]}, or rewind."}
+            raise PydanticCustomError("rewound", "With rewind this is as it was for the parent.", context)
+        return self
+
+
+# What a rewind takes from the parent's training.
+REWOUND = ("optimizer", "schedule", "epochs", "batch_size", "loss")
+
 
 class PruneSpec(Strict):
     """Prune a trained model and retrain it; the parent model stays as it is."""
@@ -146,6 +167,15 @@ class PruneSpec(Strict):
     method: str = Field(default="magnitude", description="Which pruning method.")
     fine_tune: FineTune | None = Field(default=FineTune(), description="No retraining when null.")
     device: Device = Field(default="auto", description="`auto` takes the fastest that the worker found to work.")
+
+    @model_validator(mode="after")
+    def _an_epoch_for_each_round(self) -> Self:
+        rounds = getattr(self, "rounds", 1)
+        epochs = 0 if self.fine_tune is None else self.fine_tune.epochs
+        if rounds > max(1, epochs) and not (self.fine_tune is not None and self.fine_tune.rewind):
+            context = {"field": "rounds", "hint": f"Give at most {max(1, epochs)}, or more epochs to fine_tune."}
+            raise PydanticCustomError("rounds", "Each round takes an epoch of retraining.", context)
+        return self
 
 
 def _prune_class(name: str, options: type[Strict]) -> type[PruneSpec]:

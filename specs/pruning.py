@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from specs.options import Strict
+from specs.options import Positive, Strict
 from specs.registry import Registry
 
 Sparsity = Annotated[float, Field(strict=True, gt=0, le=0.999, allow_inf_nan=False)]
@@ -30,14 +31,77 @@ class PruningMethod:
     source: str = ""
 
 
-class MagnitudeOptions(Strict):
-    """Weights of the smallest absolute value become zero; biases and normalisation stay."""
+PATTERN = re.compile(r"([1-9][0-9]?):([1-9][0-9]?)")
+LARGEST_PATTERN = 64
+LayerName = Annotated[str, Field(min_length=1, max_length=200)]
+LayerShare = Annotated[float, Field(strict=True, ge=0, le=0.999, allow_inf_nan=False)]
 
-    sparsity: Sparsity = Field(default=0.9, description="Share of the weights of linear layers and convolutions cut.")
+
+def _one_way(value: Any, names: tuple[str, ...]) -> list[str]:
+    """Those of `names` that are set; an error if there are several."""
+    named = [name for name in names if isinstance(value, dict) and value.get(name) is not None]
+    if len(named) > 1:
+        context = {"field": named[1], "hint": f"Leave out {' or '.join(named)}."}
+        raise PydanticCustomError("two_targets", "How much to cut can be said in one way only.", context)
+    return named
+
+
+class MagnitudeOptions(Strict):
+    """Weights of the smallest absolute value become zero; biases and normalisation stay.
+
+    One of `sparsity`, `threshold` and `pattern` says how many; without any, nine of ten.
+    """
+
+    sparsity: Sparsity | None = Field(
+        default=None,
+        description="Share of the weights of linear layers and convolutions cut; 0.9 where nothing is said.",
+    )
+    threshold: Positive | None = Field(default=None, description="Weights of at most this absolute value are cut.")
+    pattern: str | None = Field(
+        default=None,
+        max_length=5,
+        description="As in `2:4`: of each four weights that follow each other in a filter the two smallest are cut. "
+        "What is left over at the end of a filter stays.",
+    )
+    layers: dict[LayerName, LayerShare] | None = Field(
+        default=None,
+        max_length=10_000,
+        description="Shares of single layers, by the names that the report of a pruned model has; 0 spares a layer. "
+        "The others are cut as the other fields say.",
+    )
     scope: Literal["global", "layer"] = Field(
         default="global",
         description="Whether weights compete in the whole network, each measured against its layer, or in each layer.",
     )
+    rounds: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
+        default=1,
+        description="In how many cuts, spread evenly over the epochs of retraining: the first ones cut most (Zhu and "
+        "Gupta, arXiv 1710.01878, equation 1). Only epochs after the last one can become the model.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_target(cls, value: Any) -> Any:
+        named = _one_way(value, ("sparsity", "threshold", "pattern"))
+        return {**value, "sparsity": 0.9} if isinstance(value, dict) and not named else value
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern_of_fewer(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        found = PATTERN.fullmatch(value)
+        if found is None or not int(found[1]) < int(found[2]) <= LARGEST_PATTERN:
+            hint = f"Give two numbers like 2:4, the first smaller than the second, and that at most {LARGEST_PATTERN}."
+            raise PydanticCustomError("pattern", "This is no pattern.", {"hint": hint})
+        return value
+
+    @model_validator(mode="after")
+    def _rounds_of_a_share(self) -> Self:
+        if self.rounds > 1 and self.sparsity is None:
+            context = {"field": "rounds", "hint": "Leave out rounds, or say how much by sparsity."}
+            raise PydanticCustomError("rounds", "Only a sparsity is approached in rounds.", context)
+        return self
 
 
 TARGETS = ("sparsity", "speedup", "macs", "parameters")
@@ -70,13 +134,8 @@ class FilterOptions(Strict):
     @model_validator(mode="before")
     @classmethod
     def _one_target(cls, value: Any) -> Any:
-        named = [name for name in TARGETS if isinstance(value, dict) and value.get(name) is not None]
-        if len(named) > 1:
-            context = {"field": named[1], "hint": f"Leave out {' or '.join(named)}."}
-            raise PydanticCustomError("two_targets", "How much to cut can be said in one way only.", context)
-        if isinstance(value, dict) and not named:
-            return {**value, "sparsity": SPARSITY_OF_CHANNELS}
-        return value
+        named = _one_way(value, TARGETS)
+        return {**value, "sparsity": SPARSITY_OF_CHANNELS} if isinstance(value, dict) and not named else value
 
 
 LI = "Li et al.: Pruning Filters for Efficient ConvNets, arXiv 1608.08710"

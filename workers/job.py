@@ -31,6 +31,7 @@ from nets.errors import (
     PretrainedUnavailable,
     TargetNotReached,
     TooLarge,
+    UnknownLayer,
     WrongClassWeights,
     is_out_of_memory,
 )
@@ -56,6 +57,7 @@ REASONS: dict[type[Exception], str] = {
     PretrainedUnavailable: "pretrained_unavailable",
     PretrainedDamaged: "pretrained_damaged",
     PretrainedMismatch: "pretrained_mismatch",
+    UnknownLayer: "unknown_layer",
     CannotCut: "cannot_be_cut",
     TargetNotReached: "target_not_reached",
     CheckpointLost: "no_valid_checkpoint",

@@ -6,7 +6,7 @@ from typing import Any
 
 from nets import compiling, devices, precision
 from nets.training import TrainingPlan
-from specs.jobs import FineTune, PruneSpec, TrainSpec
+from specs.jobs import REWOUND, FineTune, PruneSpec, TrainSpec
 from specs.training import EarlyStopping
 
 
@@ -18,6 +18,8 @@ def plan_training(spec: TrainSpec) -> TrainingPlan:
 
 def plan_fine_tuning(spec: PruneSpec, fine_tune: FineTune, *, origin: TrainSpec) -> TrainingPlan:
     """The retraining of a prune job, on images changed as the parent's were; raises the same."""
+    if fine_tune.rewind:
+        fine_tune = fine_tune.model_copy(update={name: getattr(origin, name) for name in REWOUND})
     return TrainingPlan(augmentation=origin.augmentation, seed=origin.seed, **_regime(fine_tune, spec.device))
 
 

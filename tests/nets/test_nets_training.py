@@ -21,7 +21,7 @@ from nets.datasets import Dataset
 from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss, is_out_of_memory
 from nets.evaluation import evaluate
 from nets.layers import Layers, layers_of
-from nets.pruning import select
+from nets.pruning import Gradually, select, sparsity
 from nets.training import EpochRow, TrainingPlan, TrainingResult, train
 from specs.augmentations import AUGMENTATIONS
 from specs.optimizers import OPTIMIZERS
@@ -419,7 +419,7 @@ def test_batches_of_one_image_are_refused_where_batches_are_normalised(few: Data
         train(small_network("resnet18"), few, plan(batch_size=1), FolderObserver(tmp_path))
 
 
-@pytest.mark.parametrize("method", PRUNING_METHODS)
+@pytest.mark.parametrize("method", [name for name, method in PRUNING_METHODS.items() if method.cuts == "weights"])
 @pytest.mark.parametrize(
     "changes",
     [*({"optimizer": OPTIMIZERS[name].options(weight_decay=0.01)} for name in OPTIMIZERS), ALL_AT_ONCE],
@@ -434,6 +434,33 @@ def test_cut_weights_stay_positive_zeros(few: Dataset, tmp_path: Path, method: s
         words = parameters[name].detach()[cut].view(torch.int32)
         assert not words.any()
         assert parameters[name].detach()[~cut].all()
+
+
+def in_rounds(folder: Path, few: Dataset, *, stop_after: int | None = None, **changes: Any) -> tuple[nn.Module, int]:
+    """A training that cuts in three rounds over six epochs, stopped after so many steps and taken up again."""
+    options = PRUNING_METHODS["magnitude"].options(sparsity=0.8, rounds=3)
+    gradually = Gradually("magnitude", options, epochs=6)
+    observer = FolderObserver(folder, stop_after=stop_after)
+    folder.mkdir()
+    while True:
+        network = small_network("mlp")
+        try:
+            result = train(network, few, plan(epochs=6, **changes), observer, gradually=gradually)
+            return network, result.best_epoch
+        except Interrupted:
+            observer.steps, observer.stop_after = 0, None
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.5}], ids=["plain", "averaged"])
+@pytest.mark.parametrize("stop_after", [2, 7, 8, 9, 13, 17])
+def test_rounds_that_are_stopped_anywhere_end_with_the_same_bits(
+    few: Dataset, tmp_path: Path, stop_after: int, changes: dict[str, Any]
+) -> None:
+    network, best = in_rounds(tmp_path / "whole", few, **changes)
+    again, best_again = in_rounds(tmp_path / "parts", few, stop_after=stop_after, **changes)
+    assert best == best_again > 4, "only epochs after the last round are the network that was asked for"
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
+    assert sparsity(network).prunable == pytest.approx(0.8, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["resnet18"])

@@ -68,7 +68,8 @@ def test_a_model_of_fewer_channels_is_an_ordinary_model(home: tuple[Settings, Te
     job = ended(client, {**PRUNING, "name": "quarter", "model": "half", "method": "taylor", "parameters": 0.5})
     assert job["status"] == "succeeded", job
     assert client.get("/v1/models/quarter").json()["parameters"] <= 0.5 * half["parameters"]
-    job = ended(client, {**PRUNING, "name": "sparse", "model": "quarter", "sparsity": 0.8})
+    rounds = {"sparsity": 0.8, "rounds": 2, "fine_tune": {"rewind": True}}
+    job = ended(client, {**PRUNING, "name": "sparse", "model": "quarter", **rounds})
     assert job["status"] == "succeeded", job
     assert job["result"]["sparsity"] == pytest.approx(0.8, abs=0.01)
     assert not list(Path(settings.home).glob("checkpoints/*/*"))
@@ -85,6 +86,13 @@ def test_a_speed_is_found_by_timing_or_the_nearest_is_told(home: tuple[Settings,
     assert "speedup 100 cannot be reached" in job["message"]
     assert client.get("/v1/models/never").status_code == 404
     assert not list(Path(settings.home).glob("tmp*"))
+
+
+def test_a_layer_that_is_not_there_is_told(home: tuple[Settings, TestClient]) -> None:
+    _, client = home
+    job = ended(client, {**PRUNING, "layers": {"features.99": 0.5}})
+    assert (job["status"], job["reason"]) == ("failed", "unknown_layer")
+    assert "features." in job["message"]
 
 
 def test_a_method_that_finds_nothing_to_rank_by_says_so(home: tuple[Settings, TestClient]) -> None:

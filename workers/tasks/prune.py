@@ -13,7 +13,7 @@ from nets.architectures import Network
 from nets.datasets import Dataset
 from nets.publishing import Publication, load_network
 from specs.jobs import PruneSpec, TrainSpec
-from specs.pruning import PRUNING_METHODS, FilterOptions
+from specs.pruning import PRUNING_METHODS, FilterOptions, MagnitudeOptions
 from store import models
 from store.ids import new_id
 from workers.data import load_data
@@ -57,7 +57,11 @@ def prune(run: Run, spec: PruneSpec) -> None:
     best_epoch = 0
     if plan is not None:
         run.enter("training")
-        best_epoch = training.train(cut.network, parent.data, plan, run, masks=cut.masks).best_epoch
+        gradually = _rounds(spec, epochs=plan.epochs)
+        trained = cut.network if gradually is None else load_network(parent.directory)[0]
+        masks = cut.masks if gradually is None else None
+        retrained = training.train(trained, parent.data, plan, run, masks=masks, gradually=gradually)
+        cut, best_epoch = replace(cut, network=retrained.network), retrained.best_epoch
     run.enter("evaluating")
     metrics = scores(cut.network, parent.data)
     request = Publication(
@@ -97,6 +101,13 @@ def load_parent(run: Run, model_id: str) -> Parent:
     )
     # A pretrained parent has the normalisation of its weights, not that of its training images.
     return Parent(directory, network, manifest, replace(data, mean=look.mean, std=look.std), origin)
+
+
+def _rounds(spec: PruneSpec, *, epochs: int) -> pruning.Gradually | None:
+    """How the cut is spread over the retraining, if it is."""
+    if not isinstance(spec, MagnitudeOptions) or spec.rounds == 1:
+        return None
+    return pruning.Gradually(spec.method, spec, epochs)
 
 
 def _cut_weights(_run: Run, spec: PruneSpec, parent: Parent) -> Cut:

@@ -96,6 +96,13 @@ class PretrainedMismatch(NetError):
         )
 
 
+class OtherClasses(NetError):
+    """A teacher knows other classes than its student is to learn."""
+
+    def __init__(self, teacher: int, student: int) -> None:
+        super().__init__(f"The teacher knows {teacher} classes, and the student is to learn {student}.")
+
+
 class CannotCut(NetError):
     """Channels of a network cannot be cut as was asked; `why` in a few words."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.batches import Batch
+from nets.distillation import Teacher
 from nets.losses import Loss, Weighed
 from nets.precision import autocast
 from nets.pruning import Masks
@@ -32,11 +33,12 @@ def take(
     alone: bool,
     dtype: torch.dtype,
     forward: Callable[[Tensor], Any] | None = None,
+    teacher: Teacher | None = None,
 ) -> Tally:
     """Leaves the gradients of the loss over all images in the parameters; `alone` if there is but one batch.
 
     Only batch normalisation sees the batches one by one. `dtype` is that of the arithmetic; `forward` the network's
-    forward pass, where it is not the network itself.
+    forward pass, where it is not the network itself; `teacher` whoever has a word beside the labels.
     """
     call = network if forward is None else forward
     images, correct, total, weight = 0, 0, torch.zeros(()), torch.zeros(())
@@ -44,6 +46,7 @@ def take(
         with autocast(batch.images.device, dtype):
             outputs = call(batch.images)
         logits, weighed = _loss(network, outputs, batch, loss)
+        weighed = weighed if teacher is None else _taught(weighed, logits, batch, teacher)
         (weighed.mean if alone else weighed.total).backward()  # type: ignore[no-untyped-call]
         images, correct = images + len(batch), correct + batch.correct(logits)
         total, weight = total + weighed.total.detach().cpu(), weight + weighed.weight.cpu()
@@ -60,6 +63,12 @@ def _loss(network: nn.Module, outputs: Tensor | tuple[Tensor, ...], batch: Batch
     share = getattr(network, "auxiliary_weight", 0.0)
     total = sum((share * batch.loss(other.float(), loss).total for other in auxiliary), weighed.total)
     return logits, Weighed(total, weighed.weight)
+
+
+def _taught(weighed: Weighed, logits: Tensor, batch: Batch, teacher: Teacher) -> Weighed:
+    """The loss with the teacher's word in it, each image counting as much as images of the batch do on average."""
+    told = teacher.disagreement(logits, batch.images) * weighed.weight / len(batch)
+    return Weighed((1 - teacher.alpha) * weighed.total + teacher.alpha * told, weighed.weight)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,8 +25,10 @@ from nets.batches import Batch, Batches
 from nets.checkpoints import Progress, Trained, read_checkpoint, read_network, read_progress, write_checkpoint
 from nets.compiling import Compiler, Forward, Step, compile_again
 from nets.datasets import Dataset
+from nets.distillation import Teacher
 from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss
 from nets.evaluation import evaluate
+from nets.gradients import Tally
 from nets.losses import Loss
 from nets.pruning import Gradually, Masks, zeros
 from nets.schedules import Moment, factor
@@ -129,6 +131,7 @@ class _Run:
     masks: Masks
     forward: Forward
     gradually: Gradually | None
+    teacher: Teacher | None
 
     @property
     def network(self) -> nn.Module:
@@ -152,15 +155,18 @@ def train(
     *,
     masks: Masks | None = None,
     gradually: Gradually | None = None,
+    teacher: Teacher | None = None,
 ) -> TrainingResult:
     """Trains in place, from the observer's newest checkpoint if it has one; weights in `masks` stay zero.
 
     With `gradually` more of them are cut before some epochs, and only epochs after the last cut can be the best.
+    A `teacher` has a word beside the labels.
     Raises Interrupted, with a checkpoint written, when the observer asks to stop; NonFiniteLoss when training or
     validation diverge; BatchTooSmall when batch normalisation would get single images; WrongClassWeights.
     """
     run = _begin(network, data, plan, observer, masks=masks)
     run.gradually = gradually
+    run.teacher = None if teacher is None else teacher.to(plan.device)
     progress = _resume(run)
     with torch.random.fork_rng(devices=[]):
         while progress.epoch < plan.epochs and not _waited_enough(run, progress):
@@ -183,7 +189,7 @@ def _begin(network: nn.Module, data: Dataset, plan: TrainingPlan, observer: Obse
     kept.apply(network)
     average = None if plan.ema_decay is None else Average(network, plan.ema_decay)
     trained = Trained(network, optimizers.build(plan.optimizer, network), average)
-    return _Run(trained, batches, loss, data, plan, observer, kept, Forward(network, plan.batch_size), None)
+    return _Run(trained, batches, loss, data, plan, observer, kept, Forward(network, plan.batch_size), None, None)
 
 
 def _resume(run: _Run) -> Progress:
@@ -219,8 +225,7 @@ def _trial_step(run: _Run, progress: Progress) -> Step:
     batch = next(run.batches.of_epoch(progress.epoch))
 
     def take() -> float:
-        dtype = run.plan.precision
-        return gradients.take(run.network, [batch], run.loss, alone=True, dtype=dtype, forward=run.forward).loss
+        return _take(run, [batch], alone=True).loss
 
     about = f"{tuple(batch.images.shape)} {run.plan.precision} frozen={run.plan.frozen}"
     return Step(run.network, run.forward, take, about)
@@ -270,7 +275,7 @@ def _step(run: _Run, progress: Progress, batches: Iterator[Batch]) -> None:
     optimizer.zero_grad(set_to_none=True)
     count = min(plan.accumulation, len(run.batches) - progress.step * plan.accumulation)
     taken = islice(batches, count)
-    seen = gradients.take(run.network, taken, run.loss, alone=count == 1, dtype=plan.precision, forward=run.forward)
+    seen = _take(run, taken, alone=count == 1)
     if not math.isfinite(seen.loss):
         raise NonFiniteLoss(progress.epoch + 1, progress.step + 1)
     gradients.cut(run.network, run.masks)
@@ -281,6 +286,18 @@ def _step(run: _Run, progress: Progress, batches: Iterator[Batch]) -> None:
     if run.trained.average is not None:
         done = progress.epoch * run.steps_per_epoch + progress.step
         run.trained.average.update(run.network, steps=done)
+
+
+def _take(run: _Run, batches: Iterable[Batch], *, alone: bool) -> Tally:
+    return gradients.take(
+        run.network,
+        batches,
+        run.loss,
+        alone=alone,
+        dtype=run.plan.precision,
+        forward=run.forward,
+        teacher=run.teacher,
+    )
 
 
 def _factor(run: _Run, progress: Progress, step: int) -> float:

@@ -33,6 +33,13 @@ PRUNE_FILTERS: dict[str, Any] = {
     "fine_tune": {"epochs": 10},
 }
 
+DISTILL: dict[str, Any] = {
+    "kind": "distill",
+    "teacher": "first try",
+    "architecture": {"name": "mobilenet_v2", "width": 0.25},
+    "epochs": 20,
+}
+
 JOBS: dict[str, Any] = {
     "train": {"summary": "Train a ResNet-18, a quarter as wide, on the built-in digits", "value": TRAIN},
     "shortest": {
@@ -54,6 +61,7 @@ JOBS: dict[str, Any] = {
         },
     },
     "prune": {"summary": "Cut 90 % of a model's weights and retrain", "value": PRUNE},
+    "distill": {"summary": "Train a light network on a model's images and on what the model thinks", "value": DISTILL},
     "filters": {"summary": "Cut channels until it is twice as fast, and retrain", "value": PRUNE_FILTERS},
 }
 

@@ -61,11 +61,12 @@ def _accuracy(report: dict[str, Any]) -> str:
     for part, found in report["accuracy"].items():
         change = found["difference"]
         span = f"{100 * change['low']:+.2f} to {100 * change['high']:+.2f}"
-        rows.append([part, *(_percent(found[key]) for key in ("before", "after_cut", "after")),
-                     f"{100 * change['mean']:+.2f}", span])  # fmt: skip
+        known = [found[key] for key in ("before", "after_cut", "after") if found[key] is not None]
+        rows.append([part, *map(_percent, known), f"{100 * change['mean']:+.2f}", span])
     error = report["calibration_error"]
     note = f"Expected calibration error on the test images: {error['before']:.3f} before, {error['after']:.3f} after."
-    heads = ["images", "parent", "after the cut", "retrained", "points", "points, 95 %"]
+    cut = ["after the cut", "retrained"] if report["accuracy"]["test"]["after_cut"] is not None else ["this model"]
+    heads = ["images", "parent", *cut, "points", "points, 95 %"]
     return f'<h2>Accuracy</h2>{_table(heads, rows)}<p class="note">{note}</p>'
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from service.datasets import KnownDataset, UnknownDataset, find_known
 from service.problems import BadField
 from specs.architectures import ARCHITECTURES
-from specs.jobs import FineTune, JobSpec, PruneSpec, TrainSpec
+from specs.jobs import DistillSpec, FineTune, JobSpec, PruneSpec, TrainSpec
 from specs.options import Options
 from specs.training import LossOptions
 from store import models, queue
@@ -15,7 +15,7 @@ from store.database import Session
 from store.errors import NotFound
 from store.tables import Job, Model
 
-Batched = TypeVar("Batched", TrainSpec, FineTune)
+Batched = TypeVar("Batched", TrainSpec, DistillSpec, FineTune)
 
 
 def submit(session: Session, spec: JobSpec, *, key: str | None) -> Job:
@@ -23,11 +23,18 @@ def submit(session: Session, spec: JobSpec, *, key: str | None) -> Job:
     request = spec.model_dump_json().encode()
     if key is not None and (earlier := queue.replay(session, key, request)) is not None:
         return earlier
-    fitted, name = _fit_training(session, spec) if isinstance(spec, TrainSpec) else _fit_pruning(session, spec)
+    fitted, name = _fit(session, spec)
     job = queue.enqueue(session, kind=spec.kind, name=name, spec=fitted.model_dump_json())
     if key is not None:
         queue.remember_key(session, key, request, job)
     return job
+
+
+def _fit(session: Session, spec: JobSpec) -> tuple[JobSpec, str]:
+    """The spec with ids for names, and a name for the job."""
+    if isinstance(spec, TrainSpec):
+        return _fit_training(session, spec)
+    return _fit_distilling(session, spec) if isinstance(spec, DistillSpec) else _fit_pruning(session, spec)
 
 
 def _fit_training(session: Session, spec: TrainSpec) -> tuple[TrainSpec, str]:
@@ -54,8 +61,8 @@ def _find_ready(session: Session, reference: str) -> KnownDataset:
 
 
 def _fit_pruning(session: Session, spec: PruneSpec) -> tuple[PruneSpec, str]:
-    parent = _find_parent(session, spec.model)
-    _check_data_of(session, parent)
+    parent = _find_parent(session, spec.model, "model")
+    _check_data_of(session, parent, "model")
     if spec.fine_tune is not None:
         images = parent.facts["training_images"]
         _check_class_weights(spec.fine_tune.loss, len(parent.facts["classes"]), "fine_tune", "loss", "class_weights")
@@ -69,20 +76,37 @@ def _fit_pruning(session: Session, spec: PruneSpec) -> tuple[PruneSpec, str]:
     return spec.model_copy(update={"model": parent.id}), name
 
 
-def _find_parent(session: Session, reference: str) -> Model:
+def _fit_distilling(session: Session, spec: DistillSpec) -> tuple[DistillSpec, str]:
+    teacher = _find_parent(session, spec.teacher, "teacher")
+    _check_data_of(session, teacher, "teacher")
+    images = teacher.facts["training_images"]
+    spec = _fit_batch_size(spec, images)
+    _check_batch_size(spec.batch_size, spec.architecture, images, "batch_size")
+    _check_class_weights(spec.loss, len(teacher.facts["classes"]), "loss", "class_weights")
+    least = spec.architecture.least_image_size()
+    if teacher.facts["image_size"] < least:
+        size = teacher.facts["image_size"]
+        message = (
+            f"The teacher's images have {size} pixels a side; with these options this network takes {least} or more."
+        )
+        raise BadField("architecture", message=message, hint="Take another stem or network, or another teacher.")
+    return spec.model_copy(update={"teacher": teacher.id}), spec.name or f"{teacher.name[:88]} distilled"
+
+
+def _find_parent(session: Session, reference: str, field: str) -> Model:
     try:
         return models.find_model(session, reference)
     except NotFound:
         hint = "GET /v1/models lists the models; a model is there once its job has succeeded."
-        raise BadField("model", message="There is no model of this id, alias or name.", hint=hint) from None
+        raise BadField(field, message="There is no model of this id, alias or name.", hint=hint) from None
 
 
-def _check_data_of(session: Session, parent: Model) -> None:
+def _check_data_of(session: Session, parent: Model, field: str) -> None:
     try:
         find_known(session, parent.dataset)
     except UnknownDataset:
-        message = "The data set that this model was trained on has been deleted; pruning needs it."
-        raise BadField("model", message=message, hint="Train a model on a data set that is there.") from None
+        message = "The data set that this model was trained on has been deleted, and it is needed."
+        raise BadField(field, message=message, hint="Train a model on a data set that is there.") from None
 
 
 def _check_image_size(spec: TrainSpec, dataset: KnownDataset) -> None:

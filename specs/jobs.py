@@ -42,6 +42,17 @@ Epochs = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 BatchSize = Annotated[int, Field(strict=True, ge=1, le=8192)]
 
 
+def _with_recipe(value: Any) -> Any:
+    """The body of a job with the settings of the recipe it names, where it says nothing itself."""
+    if not isinstance(value, dict) or not isinstance(value.get("recipe"), str):
+        return value
+    try:
+        return {**RECIPES[value["recipe"]].settings, **value}
+    except UnknownName as error:
+        context = {"field": "recipe", "hint": error.hint}
+        raise PydanticCustomError("unknown_name", "There is no recipe of this name.", context) from None
+
+
 class TrainSpec(Strict):
     """Train a network; the epoch of the best validation accuracy becomes the model."""
 
@@ -98,13 +109,7 @@ class TrainSpec(Strict):
     @model_validator(mode="before")
     @classmethod
     def _with_the_settings_of_its_recipe(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or not isinstance(value.get("recipe"), str):
-            return value
-        try:
-            return {**RECIPES[value["recipe"]].settings, **value}
-        except UnknownName as error:
-            context = {"field": "recipe", "hint": error.hint}
-            raise PydanticCustomError("unknown_name", "There is no recipe of this name.", context) from None
+        return _with_recipe(value)
 
     @field_validator("architecture")
     @classmethod
@@ -121,6 +126,50 @@ class TrainSpec(Strict):
         return self
 
 
+TEMPERATURE, ALPHA = 4.0, 0.9
+
+
+class DistillSpec(Strict):
+    """Train a network on a model's images, and on what that model, its teacher, thinks of them."""
+
+    kind: Literal["distill"] = "distill"
+    name: Name | None = Field(default=None, description="Of the job and its model; a label, not an id.")
+    teacher: Name = Field(description="Id, alias or name of the model to learn from; its data set and split are used.")
+    temperature: Annotated[float, Field(strict=True, ge=1, le=100, allow_inf_nan=False)] = Field(
+        default=TEMPERATURE, description="Softens what both think: the higher, the more unlikely classes count."
+    )
+    alpha: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] = Field(
+        default=ALPHA, description="How much the teacher's word counts; the labels count the rest."
+    )
+    recipe: str = Field(
+        default="plain", max_length=100, description="Settings for fields that are not set here: GET /v1/recipes."
+    )
+    architecture: Architecture = Field(description="The student: a name, or a name with options.")
+    optimizer: Optimizer = Field(default="adam", validate_default=True, description="A name, or a name with options.")
+    schedule: Schedule = Field(default="constant", validate_default=True, description="Of the learning rate.")
+    epochs: Epochs = Field(default=20, description="Passes over the training split.")
+    batch_size: BatchSize = Field(default=64, description="Images per batch; at most the training split.")
+    loss: LossOptions = Field(default=LossOptions(), description="Of the labels.")
+    gradient_accumulation: GradientAccumulation = 1
+    gradient_clipping: GradientClipping = None
+    ema: EmaOptions | None = Field(default=None, description="Averages the weights; off when null.")
+    augmentation: Augmentations = Field(
+        default="none", validate_default=True, description="Of training images, which teacher and student see alike."
+    )
+    early_stopping: EarlyStopping | None = Field(default=None, description="Off when null.")
+    precision: Precision = "float32"
+    compile: Compilation = "auto"
+    seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = Field(
+        default=0, description="Of weights, data order and augmentation; the split is the teacher's."
+    )
+    device: Device = Field(default="auto", description="`auto` takes the fastest that the worker found to work.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_settings_of_its_recipe(cls, value: Any) -> Any:
+        return _with_recipe(value)
+
+
 class FineTune(Strict):
     """Retraining after the cut; weights that were cut stay zero."""
 
@@ -129,6 +178,12 @@ class FineTune(Strict):
         strict=True,
         description="Retrains as the parent's job trained: by its optimizer, schedule, epochs, batch size and loss, "
         "which are then not set here (Renda et al.: Comparing Rewinding and Fine-tuning, arXiv 2003.02389).",
+    )
+    distill: bool = Field(
+        default=False,
+        strict=True,
+        description=f"Whether the parent teaches too, at a temperature of {TEMPERATURE:g}: what it thinks of an image "
+        f"counts {ALPHA:g} and the label the rest (Hinton et al., arXiv 1503.02531).",
     )
     epochs: Epochs = Field(default=5, description="Passes over the training split of the parent's job.")
     batch_size: BatchSize = Field(default=64, description="Images per batch.")
@@ -201,13 +256,13 @@ def _known_method(value: Any) -> Any:
 PRUNE_CLASSES = tuple(_prune_class(method.name, method.options) for method in PRUNING_METHODS.values())
 
 if TYPE_CHECKING:
-    JobSpec = TrainSpec | PruneSpec
+    JobSpec = TrainSpec | DistillSpec | PruneSpec
 else:
     _prune = Union[PRUNE_CLASSES]  # noqa: UP007 - the members are known only at run time
     if len(PRUNE_CLASSES) > 1:
         _prune = Annotated[_prune, Discriminator("method")]
     JobSpec = Annotated[
-        TrainSpec | Annotated[_prune, BeforeValidator(_known_method)],
+        TrainSpec | DistillSpec | Annotated[_prune, BeforeValidator(_known_method)],
         Discriminator("kind"),
     ]
 
@@ -222,14 +277,14 @@ class IngestSpec(Strict):
 
 
 if TYPE_CHECKING:
-    StoredSpec = TrainSpec | PruneSpec | IngestSpec
+    StoredSpec = TrainSpec | DistillSpec | PruneSpec | IngestSpec
 else:
     StoredSpec = Annotated[JobSpec | IngestSpec, Discriminator("kind")]
 
 STORED_SPEC: TypeAdapter[StoredSpec] = TypeAdapter(StoredSpec)
 
 # A worker runs one job of each lane at a time, so that reading a data set never waits for the end of a training.
-LANES: tuple[tuple[str, ...], ...] = (("train", "prune"), ("ingest",))
+LANES: tuple[tuple[str, ...], ...] = (("train", "prune", "distill"), ("ingest",))
 
 
 def lane_of(kind: str) -> tuple[str, ...]:

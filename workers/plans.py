@@ -6,7 +6,7 @@ from typing import Any
 
 from nets import compiling, devices, precision
 from nets.training import TrainingPlan
-from specs.jobs import REWOUND, FineTune, PruneSpec, TrainSpec
+from specs.jobs import REWOUND, DistillSpec, FineTune, PruneSpec, TrainSpec
 from specs.training import EarlyStopping
 
 
@@ -23,7 +23,12 @@ def plan_fine_tuning(spec: PruneSpec, fine_tune: FineTune, *, origin: TrainSpec)
     return TrainingPlan(augmentation=origin.augmentation, seed=origin.seed, **_regime(fine_tune, spec.device))
 
 
-def _regime(spec: TrainSpec | FineTune, device_name: str) -> dict[str, Any]:
+def plan_distilling(spec: DistillSpec) -> TrainingPlan:
+    """The training of a distill job; raises the same."""
+    return TrainingPlan(augmentation=spec.augmentation, seed=spec.seed, **_regime(spec, spec.device))
+
+
+def _regime(spec: TrainSpec | DistillSpec | FineTune, device_name: str) -> dict[str, Any]:
     """What both have."""
     device = devices.resolve(device_name)
     stopping = spec.early_stopping

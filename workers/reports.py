@@ -37,10 +37,10 @@ def judge(network: Network, data: Dataset) -> Judged:
 
 @dataclass(frozen=True)
 class Stages:
-    """A parent, what the cut left of it, and what retraining made of that."""
+    """A parent, what a cut left of it, if it was cut, and what training made of that."""
 
     before: Judged
-    after_cut: Judged
+    after_cut: Judged | None
     after: Judged
 
 
@@ -86,9 +86,10 @@ def _pair(before: float | None, after: float | None) -> dict[str, Any]:
 
 
 def _accuracy(stages: Stages, part: str) -> dict[str, Any]:
-    before, cut, after = (getattr(judged, part) for judged in (stages.before, stages.after_cut, stages.after))
+    before, after = (getattr(judged, part) for judged in (stages.before, stages.after))
+    cut = None if stages.after_cut is None else getattr(stages.after_cut, part).accuracy
     change = {name: round(value, 5) for name, value in asdict(difference(before, after)).items()}
-    return {**_pair(before.accuracy, after.accuracy), "after_cut": cut.accuracy, "difference": change}
+    return {**_pair(before.accuracy, after.accuracy), "after_cut": cut, "difference": change}
 
 
 def _sizes(both: tuple[ModelManifest, ModelManifest]) -> dict[str, Any]:

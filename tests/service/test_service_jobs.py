@@ -44,8 +44,8 @@ def test_a_job_is_accepted_with_its_defaults(api: TestClient) -> None:
 @pytest.mark.parametrize("name", list(examples.JOBS))
 def test_each_example_of_the_docs_page_is_accepted(trained_api: TestClient, name: str) -> None:
     body = examples.JOBS[name]["value"]
-    if body["kind"] == "prune":
-        body = {**body, "model": "tiny"}
+    for field in {"model", "teacher"} & body.keys():
+        body = {**body, field: "tiny"}
     assert trained_api.post("/v1/jobs", json=body).status_code == 202
 
 
@@ -265,6 +265,36 @@ BAD_PRUNINGS = [
     ({"fine_tune": {"loss": {"class_weights": [1, 2, 3]}}}, "#/fine_tune/loss/class_weights"),
     ({"fine_tune": {"optimizer": "adamm"}}, "#/fine_tune/optimizer"),
 ]
+
+
+BAD_DISTILLINGS = [
+    ({"teacher": "nobody"}, "#/teacher"),
+    ({"teacher": DELETED}, "#/teacher"),
+    ({"temperature": 0.5}, "#/temperature"),
+    ({"alpha": 1.5}, "#/alpha"),
+    ({"architecture": "resnet19"}, "#/architecture"),
+    ({"architecture": {"name": "inception_v3", "stem": "paper"}}, "#/architecture"),
+    ({"dataset": "digits"}, "#/dataset"),
+    ({"batch_size": 1, "architecture": "resnet18"}, "#/batch_size"),
+    ({"loss": {"class_weights": [1.0, 2.0]}}, "#/loss/class_weights"),
+    ({"recipe": "quick"}, "#/recipe"),
+]
+
+
+@pytest.mark.parametrize(("change", "pointer"), BAD_DISTILLINGS, ids=[str(pair)[:60] for pair in BAD_DISTILLINGS])
+def test_a_bad_distilling_is_refused(trained_api: TestClient, change: dict[str, Any], pointer: str) -> None:
+    body = {"kind": "distill", "teacher": "tiny", "architecture": "mlp", **change}
+    sent = {key: value for key, value in body.items() if value is not DELETED}
+    problem_of(trained_api.post("/v1/jobs", json=sent), 422, pointer)
+
+
+def test_a_distilling_takes_the_settings_of_a_recipe(trained_api: TestClient) -> None:
+    body = {"kind": "distill", "teacher": "tiny", "architecture": "mlp", "recipe": "fast", "epochs": 9}
+    job = trained_api.post("/v1/jobs", json=body).json()
+    assert job["name"] == "tiny distilled"
+    assert (job["spec"]["optimizer"]["name"], job["spec"]["epochs"]) == ("muon", 9)
+    assert job["spec"]["teacher"].startswith("mdl_")
+    problem_of(trained_api.delete("/v1/models/tiny"), 409)
 
 
 @pytest.mark.parametrize(("change", "pointer"), BAD_PRUNINGS, ids=[str(pair)[:60] for pair in BAD_PRUNINGS])

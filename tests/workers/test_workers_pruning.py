@@ -102,3 +102,23 @@ def test_a_method_that_finds_nothing_to_rank_by_says_so(home: tuple[Settings, Te
     job = ended(client, {**PRUNING, "model": "plain", "method": "bn-scale"})
     assert (job["status"], job["reason"]) == ("failed", "cannot_be_cut")
     assert "l1-filter" in job["message"]
+
+
+def test_a_network_learns_from_another_and_is_pruned_with_its_help(home: tuple[Settings, TestClient]) -> None:
+    _, client = home
+    teacher = client.get("/v1/models/wide").json()
+    body = {"kind": "distill", "name": "student", "teacher": "wide", "architecture": {"name": "mlp", "hidden": [64]}}
+    job = ended(client, {**body, "epochs": 5, "optimizer": {"name": "adam", "lr": 0.003}})
+    assert job["status"] == "succeeded", job
+    student = client.get("/v1/models/student").json()
+    assert (student["kind"], student["parent"], student["family"]) == ("distilled", teacher["id"], teacher["family"])
+    assert student["metrics"]["test_accuracy"] > 0.8
+    report = client.get("/v1/models/student/report").json()
+    assert report["accuracy"]["test"]["after_cut"] is None
+    assert report["sizes"]["parameters"] == {"before": teacher["parameters"], "after": student["parameters"]}
+    page = client.get("/v1/models/student/report", headers={"accept": "text/html"})
+    assert page.status_code == 200
+    retraining = {"rewind": True, "distill": True}
+    job = ended(client, {**PRUNING, "name": "less", "model": "student", "sparsity": 0.7, "fine_tune": retraining})
+    assert job["status"] == "succeeded", job
+    assert len(client.get(f"/v1/jobs/{job['id']}/metrics").json()["items"]) == 5

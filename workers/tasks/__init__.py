@@ -7,6 +7,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
     {
         "train": "workers.tasks.train:train",
         "prune": "workers.tasks.prune:prune",
+        "distill": "workers.tasks.distill:distill",
         "ingest": "workers.tasks.ingest:ingest",
     }
 )

@@ -4,36 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
-from formats.manifest import ModelManifest
 from nets import filters, pruning, training
 from nets.anatomy import shapes_of
 from nets.architectures import Network
-from nets.datasets import Dataset
+from nets.distillation import Teacher
 from nets.publishing import Publication, load_network
-from specs.jobs import PruneSpec, TrainSpec
+from specs.jobs import ALPHA, TEMPERATURE, PruneSpec
 from specs.pruning import PRUNING_METHODS, FilterOptions, MagnitudeOptions
-from store import models
 from store.ids import new_id
-from workers.data import load_data
+from workers.parents import Parent, load_parent
 from workers.plans import plan_fine_tuning
 from workers.publishing import publish
 from workers.reports import Stages, judge, report
 from workers.run import Run
 from workers.scores import scores
 from workers.speed import Speeds, share_for_speed
-
-
-@dataclass(frozen=True)
-class Parent:
-    """A published model, as it is to be pruned: its network, what it says of itself, and the data it was trained on."""
-
-    directory: Path
-    network: Network
-    manifest: ModelManifest
-    data: Dataset
-    origin: TrainSpec
 
 
 @dataclass(frozen=True)
@@ -60,7 +46,9 @@ def prune(run: Run, spec: PruneSpec) -> None:
         gradually = _rounds(spec, epochs=plan.epochs)
         trained = cut.network if gradually is None else load_network(parent.directory)[0]
         masks = cut.masks if gradually is None else None
-        retrained = training.train(trained, parent.data, plan, run, masks=masks, gradually=gradually)
+        retrained = training.train(
+            trained, parent.data, plan, run, masks=masks, gradually=gradually, teacher=_teacher(spec, parent)
+        )
         cut, best_epoch = replace(cut, network=retrained.network), retrained.best_epoch
     run.enter("evaluating")
     metrics = scores(cut.network, parent.data)
@@ -77,7 +65,7 @@ def prune(run: Run, spec: PruneSpec) -> None:
     stages = Stages(before, after_cut, judge(cut.network, parent.data))
     result = {
         "accuracy_before": stages.before.test.accuracy,
-        "accuracy_after_cut": stages.after_cut.test.accuracy,
+        "accuracy_after_cut": after_cut.test.accuracy,
         "accuracy_after_retraining": stages.after.test.accuracy,
         **cut.figures,
     }
@@ -85,22 +73,11 @@ def prune(run: Run, spec: PruneSpec) -> None:
     publish(run, cut.network, request, result=result, report=told)
 
 
-def load_parent(run: Run, model_id: str) -> Parent:
-    """The model of this id with the data it was trained on, split and normalised as they were for it."""
-    with run.database.read() as session:
-        row = models.find_model(session, model_id)
-    directory = run.artifacts.model(row.id)
-    network, manifest = load_network(directory)
-    origin, look = TrainSpec.model_validate(manifest.training["train"]), manifest.preprocessing
-    data = load_data(
-        run,
-        origin.dataset,
-        image_size=look.image_size,
-        seed=origin.seed,
-        validation_fraction=origin.validation_fraction,
-    )
-    # A pretrained parent has the normalisation of its weights, not that of its training images.
-    return Parent(directory, network, manifest, replace(data, mean=look.mean, std=look.std), origin)
+def _teacher(spec: PruneSpec, parent: Parent) -> Teacher | None:
+    """The parent as it was, if it is to teach its child."""
+    if spec.fine_tune is None or not spec.fine_tune.distill:
+        return None
+    return Teacher(load_network(parent.directory)[0], TEMPERATURE, ALPHA)
 
 
 def _rounds(spec: PruneSpec, *, epochs: int) -> pruning.Gradually | None:

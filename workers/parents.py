@@ -1,0 +1,44 @@
+"""The model that a job makes another out of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from formats.manifest import ModelManifest
+from nets.architectures import Network
+from nets.datasets import Dataset
+from nets.publishing import load_network
+from specs.jobs import TrainSpec
+from store import models
+from workers.data import load_data
+from workers.run import Run
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A published model, as it is to be pruned: its network, what it says of itself, and the data it was trained on."""
+
+    directory: Path
+    network: Network
+    manifest: ModelManifest
+    data: Dataset
+    origin: TrainSpec
+
+
+def load_parent(run: Run, model_id: str) -> Parent:
+    """The model of this id with the data it was trained on, split and normalised as they were for it."""
+    with run.database.read() as session:
+        row = models.find_model(session, model_id)
+    directory = run.artifacts.model(row.id)
+    network, manifest = load_network(directory)
+    origin, look = TrainSpec.model_validate(manifest.training["train"]), manifest.preprocessing
+    data = load_data(
+        run,
+        origin.dataset,
+        image_size=look.image_size,
+        seed=origin.seed,
+        validation_fraction=origin.validation_fraction,
+    )
+    # A pretrained parent has the normalisation of its weights, not that of its training images.
+    return Parent(directory, network, manifest, replace(data, mean=look.mean, std=look.std), origin)

@@ -1,0 +1,61 @@
+"""Train a network on the images of a published model and on what that model thinks of them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import psutil
+
+from nets import architectures, training
+from nets.anatomy import shapes_of
+from nets.distillation import Teacher
+from nets.memory import check_fits
+from nets.publishing import Publication
+from specs.jobs import DistillSpec
+from store.ids import new_id
+from workers.parents import load_parent
+from workers.plans import plan_distilling
+from workers.publishing import publish
+from workers.reports import Stages, judge, report
+from workers.run import Run
+from workers.scores import scores
+
+
+def distill(run: Run, spec: DistillSpec) -> None:
+    """The task of a distill job. The teacher's own split is used: what validated it does not train its student."""
+    run.enter("loading")
+    parent = load_parent(run, spec.teacher)
+    plan, data = plan_distilling(spec), parent.data
+    check_fits(
+        spec.architecture, **data.look, available=psutil.virtual_memory().available, averaged=spec.ema is not None
+    )
+    student = architectures.build(spec.architecture, **data.look, seed=spec.seed)
+    run.enter("training")
+    teacher = Teacher(parent.network, spec.temperature, spec.alpha)
+    result = training.train(student, data, plan, run, teacher=teacher)
+    run.enter("evaluating")
+    regime = spec.model_dump(include=set(type(parent.origin).model_fields) - {"kind", "name", "recipe"})
+    request = Publication(
+        id=new_id("mdl"),
+        kind="distilled",
+        architecture=spec.architecture.model_dump(mode="json"),
+        data=data,
+        dataset={"id": parent.origin.dataset},
+        training={
+            "train": parent.origin.model_copy(update=regime).model_dump(mode="json"),
+            "distill": spec.model_dump(mode="json"),
+        },
+        lineage={"job": run.claim.job_id, "parent": parent.manifest.id, "best_epoch": result.best_epoch},
+        metrics=scores(result.network, data),
+    )
+    before, after = judge(parent.network, data), judge(result.network, data)
+    told = partial(
+        report,
+        Stages(before, None, after),
+        shapes_of(result.network),
+        result.network,
+        parent.directory,
+        threads=run.settings.inference_threads,
+    )
+    facts = {"best_epoch": result.best_epoch, "epochs_run": result.epochs_run}
+    publish(run, result.network, request, result=facts, report=told)

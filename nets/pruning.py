@@ -132,17 +132,18 @@ def _lowest(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Gradually:
-    """Cuts in rounds over `epochs` of a training: round k of n leaves (1 - k/n)³ of what is to be cut."""
+    """Cuts in rounds over `epochs` of a training, from `start` on: round k of n leaves (1 - k/n)³ of the cut."""
 
     method: str
     options: MagnitudeOptions
     epochs: int
+    start: int = 0
 
     @property
     def beginnings(self) -> list[int]:
         """Of each round, the epoch (from 0) before which it cuts."""
         rounds = self.options.rounds
-        return [number * self.epochs // rounds for number in range(rounds)]
+        return [self.start + number * (self.epochs - self.start) // rounds for number in range(rounds)]
 
     def masks(self, network: nn.Module, epoch: int) -> Masks | None:
         """What is cut before this epoch, of the weights as they are then; None if nothing is."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from specs.networks.base import NetworkOptions
 from specs.networks.densenet import DENSENETS
+from specs.networks.fpnet import FPNETS
 from specs.networks.inception import INCEPTIONS
 from specs.networks.mlp import MLPS
 from specs.networks.mobilenet import MOBILENETS
@@ -36,6 +37,7 @@ ARCHITECTURES: Registry[Entry] = Registry(
         *DENSENETS,
         *MOBILENETS,
         *SHUFFLENETS,
+        *FPNETS,
         *_of_other_packages(),
     ],
 )

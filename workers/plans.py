@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nets import compiling, devices, precision
+from nets.pruning import Gradually
 from nets.training import TrainingPlan
 from specs.jobs import REWOUND, DistillSpec, FineTune, PruneSpec, TrainSpec
+from specs.pruning import MagnitudeOptions
 from specs.training import EarlyStopping
 
 
@@ -14,6 +16,15 @@ def plan_training(spec: TrainSpec) -> TrainingPlan:
     """The training of a train job; raises DeviceUnavailable and PrecisionUnavailable."""
     frozen = spec.freeze == "backbone"
     return TrainingPlan(augmentation=spec.augmentation, seed=spec.seed, frozen=frozen, **_regime(spec, spec.device))
+
+
+def plan_shrinking(spec: TrainSpec) -> Gradually | None:
+    """The cuts of a network whose weights are cut while it trains; None for all others."""
+    shrinking = spec.architecture.shrinking()
+    if shrinking is None:
+        return None
+    options = MagnitudeOptions(sparsity=shrinking.sparsity, rounds=shrinking.rounds)
+    return Gradually("magnitude", options, spec.epochs, start=int(shrinking.dense_share * spec.epochs))
 
 
 def plan_fine_tuning(spec: PruneSpec, fine_tune: FineTune, *, origin: TrainSpec) -> TrainingPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -37,8 +38,21 @@ def _paper(value: Any) -> Any:
 Stem = Annotated[Literal["auto", "paper", "small"], BeforeValidator(_paper)]
 
 
+@dataclass(frozen=True)
+class Shrinking:
+    """Weights that are cut while a network trains: what share, after what share of the epochs, in how many rounds."""
+
+    sparsity: float
+    dense_share: float
+    rounds: int
+
+
 class NetworkOptions(Options):
     """What every network has."""
+
+    def shrinking(self) -> Shrinking | None:
+        """Whether its weights are cut while it trains, and how."""
+        return None
 
     def least_image_size(self) -> int:
         """The least side of an image in pixels that the network can take, with these options."""

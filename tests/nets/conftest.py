@@ -50,6 +50,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "densenet161": {"width": 0.0625},
     "densenet169": {"width": 0.0625},
     "densenet201": {"width": 0.0625},
+    "fpnet": {"base": {"name": "shufflenet_v2", "width": 0.25}},
 }
 IMAGE_SIZE = 8
 

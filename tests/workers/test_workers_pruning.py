@@ -122,3 +122,19 @@ def test_a_network_learns_from_another_and_is_pruned_with_its_help(home: tuple[S
     job = ended(client, {**PRUNING, "name": "less", "model": "student", "sparsity": 0.7, "fine_tune": retraining})
     assert job["status"] == "succeeded", job
     assert len(client.get(f"/v1/jobs/{job['id']}/metrics").json()["items"]) == 5
+
+
+def test_one_job_makes_an_fpnet(home: tuple[Settings, TestClient]) -> None:
+    _, client = home
+    network = {"name": "fpnet", "base": {"name": "mlp", "hidden": [64]}, "sparsity": 0.8}
+    body = {**TRAINING, "name": "light", "architecture": network, "epochs": 6}
+    job = ended(client, {**body, "optimizer": {"name": "adam", "lr": 0.003}})
+    assert job["status"] == "succeeded", job
+    assert job["result"]["best_epoch"] > 5, "only what was cut to the end is what was asked for"
+    light = client.get("/v1/models/light").json()
+    weights = 256 * 64 + 64 * 10
+    assert light["parameters"] - light["nonzero_parameters"] == pytest.approx(0.8 * weights, rel=0.01)
+    assert light["metrics"]["test_accuracy"] > 0.8
+    assert light["bytes"] < 0.5 * 4 * light["parameters"] + 10_000
+    job = ended(client, {**PRUNING, "name": "lighter", "model": "light", "method": "l1-filter", "round_to": 4})
+    assert job["status"] == "succeeded", job

@@ -10,7 +10,7 @@ from nets.publishing import Publication
 from specs.jobs import TrainSpec
 from store.ids import new_id
 from workers.data import load_data
-from workers.plans import plan_training
+from workers.plans import plan_shrinking, plan_training
 from workers.publishing import publish
 from workers.run import Run
 from workers.scores import scores
@@ -35,7 +35,7 @@ def train(run: Run, spec: TrainSpec) -> None:
         weights.load_into(network)
         data = weights.normalise(data)
     run.enter("training")
-    result = training.train(network, data, plan, run)
+    result = training.train(network, data, plan, run, gradually=plan_shrinking(spec))
     run.enter("evaluating")
     request = Publication(
         id=new_id("mdl"),

@@ -67,6 +67,13 @@ def load_model(directory: Path, *, runtime: str | None = None, threads: int = 0)
         give_back()
 
 
+def check_golden(directory: Path, network: Network) -> None:
+    """Raises GoldenMismatch unless a network answers as the model of a directory did when it was published."""
+    manifest = read_manifest(directory)
+    golden = _read_golden(directory, manifest)
+    _check(LoadedModel(manifest, "export", 0, _normaliser(manifest), network), golden)
+
+
 @dataclass(frozen=True)
 class _Golden:
     pixels: NDArray[Any]
@@ -130,7 +137,7 @@ def _check(model: LoadedModel, golden: _Golden) -> None:
     try:
         logits = model.predict(golden.pixels)
     except Exception as error:
-        raise CannotRun(f"{RUNTIMES[model.runtime].title} cannot run this model: {str(error)[:300]}") from error
+        raise CannotRun(f"{model.runtime} cannot run this model: {str(error)[:300]}") from error
     if logits.shape != golden.logits.shape:
         raise GoldenMismatch(f"{model.runtime} gives logits {logits.shape}, not {golden.logits.shape}")
     allowed = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * float(np.max(np.abs(golden.logits)))

@@ -14,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 from service.guards import add_guards
 from service.house import open_house
 from service.problems import MEDIA_TYPE, add_problem_handlers
-from service.routes import aliases, catalogue, datasets, events, health, jobs, models, predict, reports
+from service.routes import aliases, catalogue, datasets, events, exports, health, jobs, models, predict, reports
 from service.schemas import Problem
 from specs.settings import Settings
 
@@ -38,6 +38,7 @@ ROUTERS = (
     events.router,
     models.router,
     reports.router,
+    exports.router,
     aliases.router,
     catalogue.router,
     datasets.router,

@@ -6,6 +6,7 @@ synchronised to the disk, it is renamed, and its parent is synchronised. Only th
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -80,6 +81,10 @@ class Artifacts:
         """Where files of known data sets are kept: downloaded ones, and ones that users place there."""
         return make_private(self.home / "downloads")
 
+    def outgoing(self) -> Path:
+        """Where what is sent away is put together; nothing in it outlives the request."""
+        return make_private(self.home / "outgoing")
+
     def job_log(self, job_id: str) -> Path:
         """Where the output of a job's process goes."""
         return make_private(self.home / "logs") / f"{_checked(job_id)}.log"
@@ -124,6 +129,11 @@ class Artifacts:
         doomed = [path for path in self.home.glob("*/**/.*.tmp") if _is_stale(path)]
         for path in doomed:
             shutil.rmtree(path, ignore_errors=True)
+        for path in self.home.glob("outgoing/*"):
+            if _is_stale(path):
+                shutil.rmtree(path, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
         return len(doomed)
 
     def graphs(self) -> GraphCache:

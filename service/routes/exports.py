@@ -1,0 +1,55 @@
+"""Models to take away."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+
+from inference.exporting import export
+from service.house import House, TheHouse
+from store import models
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+ZIP: dict[int | str, Any] = {200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+@router.get(
+    "/{reference}/export",
+    summary="Take a model away",
+    response_class=FileResponse,
+    responses=ZIP,
+)
+async def export_model(
+    reference: str,
+    house: TheHouse,
+    form: Annotated[
+        str, Query(alias="format", max_length=100, description="`onnx`, `openvino` or `safetensors`.")
+    ] = "onnx",
+) -> FileResponse:
+    """A zip: the network with its weights, `preprocessing.json`, `labels.json`, `model.json`, and a program that predicts.
+
+    The network was held against the model's golden answers in the form that it has there; `safetensors` has weights only.
+    """
+    path, name = await run_in_threadpool(_export, house, reference, form)
+    return FileResponse(
+        path, media_type="application/zip", filename=name, background=BackgroundTask(path.unlink, missing_ok=True)
+    )
+
+
+def _export(house: House, reference: str, form: str) -> tuple[Path, str]:
+    with house.database.read() as session:
+        row = models.find_model(session, reference)
+    path = house.artifacts.outgoing() / f"{secrets.token_hex(16)}.zip"
+    try:
+        export(house.artifacts.model(row.id), form, path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path, f"{re.sub(r'[^A-Za-z0-9._-]+', '-', row.name)}.{form}.zip"

@@ -1,0 +1,84 @@
+"""Models taken away: what is in the archive runs elsewhere and answers as the service does."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from fastapi.testclient import TestClient
+from safetensors.numpy import load_file
+
+from inference.exporting import EXPORT_FORMS
+from specs.settings import Settings
+from tests.problems import problem_of
+
+
+def archive(api: TestClient, form: str, folder: Path, name: str = "tiny pruned") -> Path:
+    response = api.get(f"/v1/models/{name}/export?format={form}")
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/zip"
+    assert f"tiny-pruned.{form}.zip" in response.headers["content-disposition"]
+    with ZipFile(io.BytesIO(response.content)) as file:
+        file.extractall(folder)
+    return folder
+
+
+@pytest.mark.parametrize("form", [name for name in EXPORT_FORMS if name != "safetensors"])
+def test_the_program_in_the_archive_answers_as_the_service_does(
+    form: str, trained_api: TestClient, tmp_path: Path, test_digits: list[tuple[bytes, str]]
+) -> None:
+    folder = archive(trained_api, form, tmp_path / "out")
+    images = [data for data, _ in test_digits[:12]]
+    for number, data in enumerate(images):
+        (folder / f"{number}.png").write_bytes(data)
+    command = [sys.executable, "predict.py", *(f"{number}.png" for number in range(len(images)))]
+    # Isolated: nothing of ours can be imported, as on another machine.
+    command.insert(1, "-I")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=True)
+    told = [line.split() for line in done.stdout.splitlines()]
+    parts = [("images", (f"{number}.png", data, "image/png")) for number, data in enumerate(images)]
+    answers = trained_api.post("/v1/models/tiny pruned/predict", files=parts).json()["predictions"]
+    assert [label for _, label, _ in told] == [answer["label"] for answer in answers]
+    assert [float(chance) for *_, chance in told] == pytest.approx(
+        [answer["probability"] for answer in answers], abs=2e-3
+    )
+
+
+@pytest.mark.parametrize("form", EXPORT_FORMS)
+def test_all_that_is_needed_is_in_the_archive(form: str, trained_api: TestClient, tmp_path: Path) -> None:
+    folder = archive(trained_api, form, tmp_path / "out")
+    model = trained_api.get("/v1/models/tiny pruned").json()
+    assert json.loads((folder / "labels.json").read_text()) == model["classes"]
+    how = json.loads((folder / "preprocessing.json").read_text())
+    assert (how["image_size"], how["channels"]) == (model["image_size"], model["channels"])
+    assert json.loads((folder / "model.json").read_text())["id"] == model["id"]
+
+
+def test_weights_are_dense_and_bear_their_names(trained_api: TestClient, tmp_path: Path) -> None:
+    folder = archive(trained_api, "safetensors", tmp_path / "out")
+    tensors = load_file(folder / "weights.safetensors")
+    shapes = json.loads((folder / "model.json").read_text())["shapes"]
+    assert {name: list(array.shape) for name, array in tensors.items()} == shapes
+
+
+def test_nothing_is_left_behind(trained_api: TestClient, trained_settings: Settings, tmp_path: Path) -> None:
+    archive(trained_api, "onnx", tmp_path / "out")
+    problem_of(trained_api.get("/v1/models/tiny/export?format=pickle"), 404)
+    assert not list((trained_settings.home / "outgoing").iterdir())
+
+
+def test_a_damaged_model_is_not_given_away(trained_api: TestClient, trained_settings: Settings) -> None:
+    model = trained_api.get("/v1/models/tiny").json()
+    weights = next((trained_settings.home / "models" / model["id"]).glob("weights*"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    assert trained_api.get("/v1/models/tiny/export").status_code >= 500
+    assert not list((trained_settings.home / "outgoing").iterdir())
+
+
+def test_what_is_not_there_cannot_be_taken(trained_api: TestClient) -> None:
+    problem_of(trained_api.get("/v1/models/nobody/export"), 404)

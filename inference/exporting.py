@@ -24,7 +24,7 @@ from specs.registry import Registry
 
 RULE = (
     "EXIF orientation applied; 16-bit grey scaled to 8 bits; transparency laid over black; grey or RGB by the number "
-    "of channels; resized to image_size x image_size with antialiased bilinear sampling, whatever the aspect ratio; then "
+    "of channels; resized to image_size x image_size, antialiased and bilinear, whatever the aspect ratio; then "
     "(pixel / 255 - mean) / std for each channel, as float32 (N, channels, image_size, image_size)"
 )
 

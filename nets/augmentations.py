@@ -63,8 +63,11 @@ def crop_flip(options: CropFlipOptions, pixels: Tensor, chance: Chance, *, fill:
     return _cropped(pixels, chance, options.pixels, flips=True)
 
 
-def auto(_options: AutoOptions, pixels: Tensor, chance: Chance, *, fill: Tensor) -> Tensor:  # noqa: ARG001
-    return _cropped(pixels, chance, None, flips=pixels.shape[3] == 3)
+def auto(options: AutoOptions, pixels: Tensor, chance: Chance, *, fill: Tensor) -> Tensor:  # noqa: ARG001
+    flips = pixels.shape[3] == 3
+    if options.crop:
+        return _cropped(pixels, chance, None, flips=flips)
+    return _mirrored(pixels, chance.uniform("crop-flip side") < 0.5) if flips else pixels
 
 
 def _cropped(pixels: Tensor, chance: Chance, reach: int | None, *, flips: bool) -> Tensor:

@@ -52,6 +52,10 @@ class CropFlipOptions(AugmentationOptions):
 class AutoOptions(AugmentationOptions):
     """`crop-flip` for colour images; for grey ones, which may be letters or digits, its crop without the flip."""
 
+    crop: bool = Field(
+        default=True, strict=True, description="Whether to crop: trainings of a few epochs learn more without."
+    )
+
 
 class RandAugmentOptions(AugmentationOptions):
     """Operations drawn for each image out of fourteen: geometry, brightness, contrast, colour, sharpness, levels."""

@@ -47,7 +47,7 @@ def _with_recipe(value: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("recipe"), str):
         return value
     try:
-        return {**RECIPES[value["recipe"]].settings, **value}
+        return RECIPES[value["recipe"]].fill(value)
     except UnknownName as error:
         context = {"field": "recipe", "hint": error.hint}
         raise PydanticCustomError("unknown_name", "There is no recipe of this name.", context) from None

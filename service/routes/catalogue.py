@@ -149,13 +149,18 @@ def list_pruning_methods() -> Page[EntryView]:
 
 
 class RecipeView(Schema):
-    """Settings of a training under one name; `settings` are fields of a train job."""
+    """Settings of a training under one name; `settings` are fields of a train job.
+
+    Trainings of at least `long_epochs` take those of `longer` instead of the same in `settings`.
+    """
 
     name: str
     title: str
     source: str
     description: str
     settings: dict[str, Any]
+    longer: dict[str, Any]
+    long_epochs: int
 
 
 @router.get("/recipes", summary="Recipes: settings that go well together")

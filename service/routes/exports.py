@@ -33,9 +33,9 @@ async def export_model(
         str, Query(alias="format", max_length=100, description="`onnx`, `openvino` or `safetensors`.")
     ] = "onnx",
 ) -> FileResponse:
-    """A zip: the network with its weights, `preprocessing.json`, `labels.json`, `model.json`, and a program that predicts.
+    """A zip: the network, `preprocessing.json`, `labels.json`, `model.json`, and a program that predicts.
 
-    The network was held against the model's golden answers in the form that it has there; `safetensors` has weights only.
+    It was held against the model's golden answers in the form that it has there; `safetensors` has weights only.
     """
     path, name = await run_in_threadpool(_export, house, reference, form)
     return FileResponse(

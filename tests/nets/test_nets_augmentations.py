@@ -103,6 +103,15 @@ def test_auto_flips_only_what_has_colours() -> None:
     assert not (cropped == grey).all()
 
 
+def test_auto_without_crops_is_flips_of_colours() -> None:
+    colour, grey = images(50, 16, 16, 3), images(50, 16, 16, 1)
+    result = changed("auto", colour, crop=False)
+    mirrored = (result == colour.flip(2)).flatten(1).all(1)
+    assert 0 < mirrored.sum() < len(colour)
+    assert (result[~mirrored] == colour[~mirrored]).all()
+    assert (changed("auto", grey, crop=False) == grey).all()
+
+
 @pytest.mark.parametrize(("side", "options", "reach"), [(8, {}, 1), (24, {}, 3), (8, {"pixels": 9}, 9)])
 def test_crops_are_windows_of_the_reflected_image(side: int, options: dict[str, int], reach: int) -> None:
     pixels = images(300, side, side, 3)

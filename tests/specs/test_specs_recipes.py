@@ -34,6 +34,16 @@ def test_a_training_without_a_recipe_is_plain() -> None:
     assert JOB_SPEC.validate_python(TRAIN) == JOB_SPEC.validate_python({**TRAIN, "recipe": "plain"})
 
 
+def test_longer_trainings_crop() -> None:
+    crops = {}
+    for epochs in (None, 7, 8, 20):
+        body = {**TRAIN, "recipe": "fast", **({} if epochs is None else {"epochs": epochs})}
+        crops[epochs] = JOB_SPEC.validate_python(body).augmentation[0].crop
+    assert crops == {None: False, 7: False, 8: True, 20: True}
+    with pytest.raises(ValidationError):
+        JOB_SPEC.validate_python({**TRAIN, "recipe": "fast", "epochs": "many"})
+
+
 def test_what_a_job_sets_wins() -> None:
     own = {"epochs": 7, "optimizer": "sgd", "augmentation": "none"}
     spec = JOB_SPEC.validate_python({**TRAIN, "recipe": "fast", **own})

@@ -43,9 +43,14 @@ class Cutter:
     def keep(self, share: float) -> Kept:
         """The channels to keep, by the name of their group."""
         if self.options.scope == "layer":
-            left = [group.size - round(share * group.size) for group in self.groups]
-        else:
-            left = self._left_in_all(share)
+            return self.in_each(share)
+        return self._of_each(self._left_in_all(share))
+
+    def in_each(self, share: float) -> Kept:
+        """The same where every group gives that share of its own."""
+        return self._of_each([group.size - round(share * group.size) for group in self.groups])
+
+    def _of_each(self, left: list[int]) -> Kept:
         kept = zip(self.groups, left, strict=True)
         return {
             group.name: _kept(group, self.scores[group.name], count, self.options.round_to) for group, count in kept

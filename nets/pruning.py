@@ -74,7 +74,7 @@ def magnitude(network: nn.Module, options: MagnitudeOptions) -> Masks:
     """
     weights = prunable_weights(network)
     shares = _shares_of_layers(weights, options)
-    cut = {name: _lowest({name: weights[name]}, share)[name] for name, share in shares.items()}
+    cut = {name: smallest(weights[name], share) for name, share in shares.items()}
     others = {name: weight for name, weight in weights.items() if name not in shares}
     return Masks({**cut, **_cut_of(others, options)})
 
@@ -117,6 +117,11 @@ def _patterned(weight: Tensor, count: int, size: int) -> Tensor:
     smallest = blocks.argsort(dim=2, stable=True)[..., :count]
     cut[:, :whole] = torch.zeros_like(blocks, dtype=torch.bool).scatter_(2, smallest, True).flatten(1)
     return cut.reshape(weight.shape)
+
+
+def smallest(weight: Tensor, share: float) -> Tensor:
+    """A mask of that share of a layer's weights, those of the smallest absolute value."""
+    return _lowest({"": weight}, share)[""]
 
 
 def _lowest(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:

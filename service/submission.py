@@ -7,7 +7,7 @@ from typing import TypeVar
 from service.datasets import KnownDataset, UnknownDataset, find_known
 from service.problems import BadField
 from specs.architectures import ARCHITECTURES
-from specs.jobs import DistillSpec, FineTune, JobSpec, PruneSpec, TrainSpec
+from specs.jobs import DistillSpec, FineTune, JobSpec, PruneSpec, QuoteSpec, TrainSpec
 from specs.options import Options
 from specs.training import LossOptions
 from store import models, queue
@@ -18,13 +18,20 @@ from store.tables import Job, Model
 Batched = TypeVar("Batched", TrainSpec, DistillSpec, FineTune)
 
 
-def submit(session: Session, spec: JobSpec, *, key: str | None) -> Job:
-    """Writes a new job, or finds the one that this idempotency key made for the same spec before."""
-    request = spec.model_dump_json().encode()
+def submit(session: Session, spec: JobSpec, *, key: str | None, dry_run: bool = False) -> Job:
+    """Writes a new job, or finds the one that this idempotency key made for the same spec before.
+
+    With `dry_run` it is one that tells what the asked one would meet, ahead of all others.
+    """
+    request = (b"dry run of " if dry_run else b"") + spec.model_dump_json().encode()
     if key is not None and (earlier := queue.replay(session, key, request)) is not None:
         return earlier
     fitted, name = _fit(session, spec)
-    job = queue.enqueue(session, kind=spec.kind, name=name, spec=fitted.model_dump_json())
+    if dry_run:
+        quote = QuoteSpec(job=fitted)
+        job = queue.enqueue(session, kind="quote", name=f"{name[:94]} quote", spec=quote.model_dump_json(), priority=1)
+    else:
+        job = queue.enqueue(session, kind=spec.kind, name=name, spec=fitted.model_dump_json())
     if key is not None:
         queue.remember_key(session, key, request, job)
     return job

@@ -269,6 +269,13 @@ else:
 JOB_SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
 
 
+class QuoteSpec(Strict):
+    """Say what a job would meet, without running it: `POST /v1/jobs?dry_run=true` asks for it."""
+
+    kind: Literal["quote"] = "quote"
+    job: JobSpec = Field(description="The job that is asked about.")
+
+
 class IngestSpec(Strict):
     """Read a data set whose content has arrived. It is not asked for as a job: the data set asks for it."""
 
@@ -277,14 +284,14 @@ class IngestSpec(Strict):
 
 
 if TYPE_CHECKING:
-    StoredSpec = TrainSpec | DistillSpec | PruneSpec | IngestSpec
+    StoredSpec = TrainSpec | DistillSpec | PruneSpec | QuoteSpec | IngestSpec
 else:
-    StoredSpec = Annotated[JobSpec | IngestSpec, Discriminator("kind")]
+    StoredSpec = Annotated[JobSpec | QuoteSpec | IngestSpec, Discriminator("kind")]
 
 STORED_SPEC: TypeAdapter[StoredSpec] = TypeAdapter(StoredSpec)
 
 # A worker runs one job of each lane at a time, so that reading a data set never waits for the end of a training.
-LANES: tuple[tuple[str, ...], ...] = (("train", "prune", "distill"), ("ingest",))
+LANES: tuple[tuple[str, ...], ...] = (("train", "prune", "distill", "quote"), ("ingest",))
 
 
 def lane_of(kind: str) -> tuple[str, ...]:

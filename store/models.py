@@ -93,7 +93,8 @@ def delete_model(session: Session, model_id: str) -> None:
         raise Conflict(f"The alias {aliases[0]!r} points at this model; move or delete the alias first.")
     unfinished = select(Job).where(Job.status.in_(("queued", "running", "paused")), Job.spec.contains(model.id))
     for job in session.scalars(unfinished):
-        if model.id in {json.loads(job.spec).get(name) for name in ("model", "teacher")}:
+        spec = json.loads(job.spec)
+        if model.id in {spec.get("job", spec).get(name) for name in ("model", "teacher")}:
             raise Conflict(f"The unfinished job {job.id} needs this model; cancel it first.")
     session.delete(model)
 

@@ -12,7 +12,7 @@ from service.paging import Cursor, Limit, next_cursor, position
 from service.schemas import JobView, MetricView, Page
 from service.submission import submit
 from service.views import job_view, metric_view
-from specs.jobs import JobSpec
+from specs.jobs import JobSpec, PruneSpec
 from store import metrics, queue
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -29,7 +29,13 @@ IdempotencyKey = Annotated[
 ]
 
 
-DryRun = Annotated[bool, Query(description="Ask for a quote instead; answered 501 until quotes are there.")]
+DryRun = Annotated[
+    bool,
+    Query(
+        description="Makes a `quote` job instead, which runs before all others: of a pruning it tells how much each "
+        "layer bears, from validation images and without training, and suggests a job."
+    ),
+]
 
 
 @router.post("", status_code=202, summary="Ask for a training or a pruning")
@@ -40,10 +46,12 @@ def create_job(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRun = False,
 ) -> JobView:
-    if dry_run:
-        raise HTTPException(501, "Quotes are not given yet; nothing was started. Leave out dry_run to start the job.")
+    if dry_run and not isinstance(spec, PruneSpec):
+        raise HTTPException(
+            501, "Quotes are given of prunings only; nothing was started. Leave out dry_run to start it."
+        )
     with database.write() as session:
-        view = job_view(session, submit(session, spec, key=idempotency_key))
+        view = job_view(session, submit(session, spec, key=idempotency_key, dry_run=dry_run))
     response.headers["Location"] = f"/v1/jobs/{view.id}"
     return view
 

@@ -267,6 +267,20 @@ BAD_PRUNINGS = [
 ]
 
 
+def test_a_quote_goes_before_all_others(trained_api: TestClient) -> None:
+    first = trained_api.post("/v1/jobs", json=GOOD).json()
+    body = {"kind": "prune", "model": "tiny", "sparsity": 0.5}
+    headers = {"Idempotency-Key": "once"}
+    quote = trained_api.post("/v1/jobs?dry_run=true", json=body, headers=headers).json()
+    assert (quote["kind"], quote["name"], quote["queue_position"]) == ("quote", "tiny pruned quote", 0)
+    assert trained_api.get(f"/v1/jobs/{first['id']}").json()["queue_position"] == 1
+    assert quote["spec"]["job"]["sparsity"] == 0.5
+    assert trained_api.post("/v1/jobs?dry_run=true", json=body, headers=headers).json()["id"] == quote["id"]
+    problem_of(trained_api.post("/v1/jobs", json=body, headers=headers), 422)
+    problem_of(trained_api.delete("/v1/models/tiny"), 409)
+    problem_of(trained_api.post("/v1/jobs?dry_run=true", json={**body, "sparsity": 2.0}), 422, "#/sparsity")
+
+
 BAD_DISTILLINGS = [
     ({"teacher": "nobody"}, "#/teacher"),
     ({"teacher": DELETED}, "#/teacher"),

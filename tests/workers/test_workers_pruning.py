@@ -34,8 +34,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, T
         yield settings, client
 
 
-def ended(client: TestClient, body: dict[str, Any]) -> dict[str, Any]:
-    response = client.post("/v1/jobs", json=body)
+def ended(client: TestClient, body: dict[str, Any], **query: Any) -> dict[str, Any]:
+    response = client.post("/v1/jobs", json=body, params=query)
     assert response.status_code == 202, response.text
     job_id = response.json()["id"]
 
@@ -138,3 +138,28 @@ def test_one_job_makes_an_fpnet(home: tuple[Settings, TestClient]) -> None:
     assert light["bytes"] < 0.5 * 4 * light["parameters"] + 10_000
     job = ended(client, {**PRUNING, "name": "lighter", "model": "light", "method": "l1-filter", "round_to": 4})
     assert job["status"] == "succeeded", job
+
+
+@pytest.mark.parametrize(("method", "layers"), [("magnitude", 9), ("l2-filter", 8)])
+def test_a_quote_tells_what_each_layer_bears_and_suggests_a_job(
+    home: tuple[Settings, TestClient], method: str, layers: int
+) -> None:
+    _, client = home
+    before = client.get("/v1/models").json()
+    job = ended(client, {**PRUNING, "method": method}, dry_run=True)
+    assert (job["status"], job["kind"]) == ("succeeded", "quote"), job
+    assert client.get("/v1/models").json() == before, "nothing is made"
+    found = job["result"]
+    assert found["accuracy"] > 0.5
+    assert len(found["layers"]) == layers
+    for layer in found["layers"]:
+        accuracies = list(layer["accuracy"].values())
+        assert all(0 <= accuracy <= 1 for accuracy in accuracies)
+    # Somewhere a cut is felt, and more the more is cut.
+    assert min(min(layer["accuracy"].values()) for layer in found["layers"]) < found["accuracy"]
+    suggested = found["suggested"]
+    assert ended(client, {**suggested, "fine_tune": None, "name": f"by quote {method}"})["status"] == "succeeded"
+    if method == "magnitude":
+        assert set(suggested["layers"]) == {layer["name"] for layer in found["layers"]}
+    else:
+        assert 0.05 <= suggested["sparsity"] <= 0.75

@@ -1,0 +1,63 @@
+"""What a prune job would meet: how much each layer bears, from validation images and without training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from nets import filters, sensitivity
+from nets.answers import answers
+from nets.pruning import prunable_weights
+from specs.jobs import PruneSpec, QuoteSpec
+from specs.pruning import PRUNING_METHODS, FilterOptions
+from store import queue
+from workers.parents import Parent, load_parent
+from workers.run import Run
+
+
+def quote(run: Run, spec: QuoteSpec) -> None:
+    """The task of a quote job. It makes no model; what it found is its result."""
+    run.enter("loading")
+    asked = spec.job
+    assert isinstance(asked, PruneSpec)
+    parent = load_parent(run, asked.model)
+    whole = answers(parent.network, sensitivity.some(parent.data), parent.data).accuracy
+    cuts = PRUNING_METHODS[asked.method].cuts
+    layers = _of_weights(run, parent) if cuts == "weights" else _of_channels(run, asked, parent)
+    suggested: dict[str, Any] = (
+        {"layers": sensitivity.bearable_layers(layers, whole)}
+        if cuts == "weights"
+        else {"sparsity": sensitivity.bearable_share(layers, whole)}
+    )
+    result = {
+        "accuracy": whole,
+        "images": min(sensitivity.IMAGES, len(parent.data.validation)),
+        "layers": [_row(layer) for layer in layers],
+        "suggested": {"kind": "prune", "model": parent.manifest.id, "method": asked.method, **suggested},
+    }
+    with run.database.write() as session:
+        queue.succeed(session, run.claim, result)
+
+
+def _row(layer: sensitivity.Layer) -> dict[str, Any]:
+    return {"name": layer.name, "size": layer.size, "accuracy": {str(k): v for k, v in layer.accuracy.items()}}
+
+
+def _of_weights(run: Run, parent: Parent) -> list[sensitivity.Layer]:
+    found = sensitivity.of_weights(parent.network, parent.data)
+    return _told(run, found, total=len(prunable_weights(parent.network)))
+
+
+def _of_channels(run: Run, spec: PruneSpec, parent: Parent) -> list[sensitivity.Layer]:
+    assert isinstance(spec, FilterOptions)
+    cutter = filters.cutter(parent.network, parent.data, method=spec.method, options=spec, seed=parent.origin.seed)
+    return _told(run, sensitivity.of_channels(cutter, parent.data), total=len(cutter.groups))
+
+
+def _told(run: Run, layers: Iterable[sensitivity.Layer], *, total: int) -> list[sensitivity.Layer]:
+    """All of them, with progress; broken off if the worker is to stop."""
+    found = []
+    for layer in layers:
+        found.append(layer)
+        run.on_files("measuring", len(found), total)
+    return found

@@ -83,21 +83,24 @@ def _columns(module: nn.Module, weight: Tensor, inputs: Tensor) -> Tensor:
     )
 
 
-def fit_shapes(network: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Gives the layers and normalisations of a network these shapes, by the names of its state dict.
+def fit_shapes(network: nn.Module, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Gives the layers and normalisations of a network these shapes, by names of its state dict; whether any changed.
 
-    The values of what changes are lost. What does not have the right number of dimensions is left for others to find.
+    The values of what changes are lost. They only ever get narrower; what does not is left for others to find.
     """
+    changed = False
     for name, module in network.named_modules():
         wanted = tuple(shapes.get(f"{name}.weight" if name else "weight", ()))
-        if isinstance(module, HOLDERS) and _is_otherwise(module.weight, wanted):
+        if isinstance(module, HOLDERS) and _is_narrower(wanted, module.weight):
             _resize(module, wanted)
+            changed = True
+    return changed
 
 
-def _is_otherwise(weight: Tensor | None, wanted: tuple[int, ...]) -> bool:
-    if weight is None or len(wanted) != weight.ndim:
+def _is_narrower(wanted: tuple[int, ...], weight: Tensor | None) -> bool:
+    if weight is None or len(wanted) != weight.ndim or wanted == tuple(weight.shape):
         return False
-    return wanted != tuple(weight.shape) and min(wanted) > 0
+    return all(0 < new <= old for new, old in zip(wanted, weight.shape, strict=True))
 
 
 def _resize(module: nn.Module, shape: Sequence[int]) -> None:

@@ -79,9 +79,13 @@ def load_network(directory: Path) -> tuple[nn.Module, ModelManifest]:
         raise DamagedFiles("the weights are not those that were published")
     state = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
     # One that was cut has fewer channels than its options say.
-    fit_shapes(network, {name: array.shape for name, array in tensors.items()})
+    cut = fit_shapes(network, {name: array.shape for name, array in tensors.items()})
     try:
         network.load_state_dict(state)
+        if cut:  # whether what one layer makes is what the next one reads
+            image = torch.zeros(1, look.channels, look.image_size, look.image_size)
+            with torch.inference_mode():
+                network.eval()(image)
     except RuntimeError as error:
         raise DamagedFiles(f"the weights do not fit the architecture: {error}") from error
     return network.to(memory_format=torch.channels_last).eval(), manifest

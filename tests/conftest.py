@@ -47,6 +47,10 @@ TINY_PRUNING: dict[str, Any] = {
 }
 
 
+# Beside other tests, threads that wait for each other on tiny networks would do little else.
+ONE_THREAD = {"PRUNEYARD_TRAINING_THREADS": "1", "PRUNEYARD_INFERENCE_THREADS": "1"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files whose tests wait for real workers come first: at the end no core should wait for one of them."""
     here = Path(__file__).parent
@@ -152,7 +156,7 @@ class running_worker:  # noqa: N801 - reads as a statement of what is the case
     """A worker process on a data folder, stopped at the end of the block."""
 
     def __init__(self, settings: Settings, **environment: str) -> None:
-        self._environment = {**os.environ, **environment}
+        self._environment = {**os.environ, **ONE_THREAD, **environment}
         self._environment |= {"PRUNEYARD_HOME": str(settings.home)}
 
     def __enter__(self) -> subprocess.Popen[bytes]:

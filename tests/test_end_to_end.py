@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from pruneyard import Client
-from tests.conftest import wait_for
+from tests.conftest import ONE_THREAD, wait_for
 
 TRAINING: dict[str, Any] = {
     "dataset": "digits",
@@ -32,7 +32,8 @@ def up(tmp_path: Path) -> Iterator[tuple[psutil.Process, Client]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "PRUNEYARD_HOME": str(tmp_path / "home"), "PRUNEYARD_PORT": str(port)}
+    own = {"PRUNEYARD_HOME": str(tmp_path / "home"), "PRUNEYARD_PORT": str(port)}
+    environment = {**os.environ, **ONE_THREAD, **own}
     process = psutil.Popen([sys.executable, "-m", "pruneyard", "up"], env=environment)
     url = f"http://127.0.0.1:{port}"
     try:

@@ -55,15 +55,20 @@ def share_for_speed(speeds: Speeds, cutter: filters.Cutter, data: Dataset, *, as
         if asked <= found <= asked * ENOUGH:
             return share
         low, high = (low, (share, found)) if found >= asked else ((share, found), high)
+        if math.isnan(high[1]):
+            high = (1.0, _fastest(speeds, cutter, asked))
         if high[0] - low[0] < CLOSE:
             break
         share = _between(low, high, asked)
-    if not math.isnan(high[1]):
-        return high[0]
+    return high[0]
+
+
+def _fastest(speeds: Speeds, cutter: filters.Cutter, asked: float) -> float:
+    """How fast it is with all cut that may be; TargetNotReached if that is not enough."""
     best = speeds.of(cutter.at(1.0))
     if best < asked:
         raise TargetNotReached("speedup", asked, best)
-    return 1.0
+    return best
 
 
 def _first_guess(cutter: filters.Cutter, data: Dataset, asked: float) -> float:
@@ -73,8 +78,8 @@ def _first_guess(cutter: filters.Cutter, data: Dataset, asked: float) -> float:
 
 
 def _between(low: tuple[float, float], high: tuple[float, float], asked: float) -> float:
-    """Where the speed asked for should lie, if its logarithm grows evenly; the middle where one end is not known."""
-    if math.isnan(high[1]) or high[1] <= low[1]:
+    """Where the speed asked for should lie, if its logarithm grows evenly; the middle where it does not grow."""
+    if high[1] <= low[1]:
         return (low[0] + high[0]) / 2
     part = math.log(asked * math.sqrt(ENOUGH) / low[1]) / math.log(high[1] / low[1])
     return low[0] + (high[0] - low[0]) * min(0.9, max(0.1, part))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 from pydantic import Field
 
@@ -33,7 +33,8 @@ class FpnetOptions(NetworkOptions):
     smallest_batch: ClassVar[int] = 2
 
     base: Base = Field(
-        default="mobilenet_v2", validate_default=True, description="The network: a name, or a name with options."
+        default=cast(NetworkOptions, BASES["mobilenet_v2"].options(name="mobilenet_v2")),
+        description="The network: a name, or a name with options.",
     )
     sparsity: Annotated[float, Field(strict=True, gt=0, le=0.999, allow_inf_nan=False)] = Field(
         default=0.9, description="Share of the weights of linear layers and convolutions that are cut in the end."

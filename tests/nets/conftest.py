@@ -50,7 +50,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "densenet161": {"width": 0.0625},
     "densenet169": {"width": 0.0625},
     "densenet201": {"width": 0.0625},
-    "fpnet": {"base": {"name": "shufflenet_v2", "width": 0.25}},
+    "fpnet": {"base": {"name": "mlp", "hidden": (24, 16)}},
 }
 IMAGE_SIZE = 8
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from formats.files import DamagedFiles
@@ -18,7 +19,7 @@ from nets.batches import normalised
 from nets.datasets import Dataset
 from nets.export import graph_key, onnx_model
 from nets.pruning import select
-from nets.publishing import Publication, load_network, publish, state_arrays
+from nets.publishing import Publication, load_network, publish, state_arrays, weights_sha256
 from specs.pruning import PRUNING_METHODS
 from tests.nets.conftest import IMAGE_SIZE, GraphMemory, narrow, one_of_each_file, small_network
 
@@ -117,11 +118,28 @@ def test_the_hash_of_the_weights_does_not_depend_on_their_coding(
     assert other.weights.sha256 != manifest.weights.sha256
 
 
+def test_channels_that_nobody_makes_are_damage(tmp_path: Path, few: Dataset, graphs: GraphMemory) -> None:
+    network = small_network("mlp")
+    manifest = published(tmp_path, network, "mlp", data=few, graphs=graphs)
+    tensors = {key: value.copy() for key, value in state_arrays(network).items()}
+    tensors["hidden.0.weight"] = tensors["hidden.0.weight"][:20]
+    tensors["hidden.0.bias"] = tensors["hidden.0.bias"][:20]
+    save_file(tensors, tmp_path / manifest.weights.file)
+    text = json.loads((tmp_path / MANIFEST_NAME).read_text())
+    text["weights"]["sha256"] = weights_sha256(tensors)
+    record = text["files"][manifest.weights.file]
+    data = (tmp_path / manifest.weights.file).read_bytes()
+    record.update({"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(text))
+    with pytest.raises(DamagedFiles, match="do not fit"):
+        load_network(tmp_path)
+
+
 def test_weights_of_another_architecture_are_damage(tmp_path: Path, few: Dataset, graphs: GraphMemory) -> None:
     published(tmp_path, small_network("mlp"), "mlp", data=few, graphs=graphs)
     path = tmp_path / MANIFEST_NAME
     manifest = json.loads(path.read_text())
-    manifest["architecture"]["hidden"] = [24, 17]
+    manifest["architecture"]["hidden"] = [24, 15]
     path.write_text(json.dumps(manifest))
     with pytest.raises(DamagedFiles, match="do not fit"):
         load_network(tmp_path)

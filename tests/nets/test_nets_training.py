@@ -107,7 +107,6 @@ def label(value: Any) -> str:
     return "-".join(getattr(option, "name", name) for name, option in value.items())
 
 
-@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(
     ("network_name", "changes"),
     [
@@ -124,6 +123,8 @@ def label(value: Any) -> str:
 def test_a_training_stopped_anywhere_ends_with_the_same_bits(
     few: Dataset, tmp_path: Path, network_name: str, changes: dict[str, Any]
 ) -> None:
+    if network_name != "mlp":  # whose layers are too small to be shared among threads, which only wait for each other
+        torch.set_num_threads(2)
     training = plan(epochs=3, **changes)
     left_alone, disturbed = FolderObserver(tmp_path / "a"), FolderObserver(tmp_path / "b")
     for observer in (left_alone, disturbed):

@@ -45,7 +45,15 @@ CHOOSY = [
 def helpers() -> list[psutil.Process]:
     """The processes that count for this one."""
     children = psutil.Process().children()
-    return [child for child in children if child.is_running() and "nets.counting" in child.cmdline()]
+    return [child for child in children if "nets.counting" in _command_of(child)]
+
+
+def _command_of(process: psutil.Process) -> list[str]:
+    """Nothing of one that has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def figures_of(api: TestClient, query: str) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 import psutil
 
-from nets import architectures, pretrained, training
+from nets import architectures, training
 from nets.memory import check_fits
 from nets.publishing import Publication
 from specs.jobs import TrainSpec
@@ -14,6 +17,9 @@ from workers.plans import plan_shrinking, plan_training
 from workers.publishing import publish
 from workers.run import Run
 from workers.scores import scores
+
+if TYPE_CHECKING:
+    from nets.pretrained import Weights
 
 
 def train(run: Run, spec: TrainSpec) -> None:
@@ -50,8 +56,11 @@ def train(run: Run, spec: TrainSpec) -> None:
     publish(run, result.network, request, result={"best_epoch": result.best_epoch, "epochs_run": result.epochs_run})
 
 
-def _find_weights(run: Run, spec: TrainSpec) -> pretrained.Weights | None:
+def _find_weights(run: Run, spec: TrainSpec) -> Weights | None:
     if spec.pretrained is None:
         return None
+    # Only now: torchvision takes as long to load as torch itself.
+    pretrained = import_module("nets.pretrained")
     places = pretrained.Places(placed=run.settings.pretrained_dir, kept=run.artifacts.downloads() / "pretrained")
-    return pretrained.find(pretrained.published(spec.architecture, spec.pretrained), places)
+    found: Weights = pretrained.find(pretrained.published(spec.architecture, spec.pretrained), places)
+    return found

@@ -22,6 +22,7 @@ TRAINING: dict[str, Any] = {
     "architecture": {"name": "resnet18", "width": 0.25},
     "optimizer": {"name": "adam", "lr": 0.003},
     "schedule": "one-cycle",
+    "image_size": 16,
     "epochs": 7,
 }
 

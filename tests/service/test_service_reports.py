@@ -32,7 +32,8 @@ def test_a_pruned_model_has_a_report(trained_api: TestClient) -> None:
         assert found["difference"]["mean"] == pytest.approx(found["after"] - found["before"], abs=1e-4)
     for name in ("parameters", "nonzero_parameters", "macs", "bytes"):
         assert report["sizes"][name] == {"before": parent[name], "after": child[name]}
-    assert all(value > 0 for value in report["sizes"]["peak_memory_bytes"].values())
+    # Not what the worker's process holds, which started the one that was measured.
+    assert all(0 < value < 300e6 for value in report["sizes"]["peak_memory_bytes"].values())
     assert [row["batch"] for row in report["latency"]] == [1, 8, 32]
     for row in report["latency"]:
         assert 0 < row["low"] <= row["speedup"] <= row["high"]

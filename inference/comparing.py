@@ -46,16 +46,13 @@ class Comparison:
         return asdict(self)
 
 
-def compare(parent: Path, child: Path, *, threads: int = 0, batches: Sequence[int] = BATCHES) -> list[Comparison]:
-    """Both models from pixels to logits, each in the runtime that is its fastest, for each size of a batch.
-
-    Raises as `inference.measuring.measure` does.
-    """
-    both = [_fastest(directory, threads=threads) for directory in (parent, child)]
-    return [_compared(both[0], both[1], batch) for batch in batches]
+def compare(parent: LoadedModel, child: LoadedModel, *, batches: Sequence[int] = BATCHES) -> list[Comparison]:
+    """Both models from pixels to logits, for each size of a batch."""
+    return [_compared(parent, child, batch) for batch in batches]
 
 
-def _fastest(directory: Path, *, threads: int) -> LoadedModel:
+def fastest(directory: Path, *, threads: int = 0) -> LoadedModel:
+    """The model of a directory in the runtime that is its fastest; raises as `inference.measuring.measure` does."""
     return load_model(directory, runtime=measure(directory, threads=threads).runtime, threads=threads)
 
 

@@ -6,7 +6,6 @@ Each form is one function. What goes into the archive was held against the golde
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,14 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 
-from formats.graphs import GRAPH_NAME, filled_graph
-from formats.manifest import MANIFEST_NAME, ModelManifest, read_manifest
-from formats.weights import DENSE_NAME, read_weights, write_dense
-from inference.models import check_golden, load_model
-from inference.runtimes import INPUT_NAME, OUTPUT_NAME
+from formats.manifest import MANIFEST_NAME
+from formats.weights import DENSE_NAME, write_dense
+from inference.models import StoredModel, read_stored
+from inference.runtimes import INPUT_NAME, OUTPUT_NAME, RUNTIMES
 from inference.telemetry import forbid_telemetry
 from specs.registry import Registry
 
+PROGRAM_NAME = "predict.py"
 RULE = (
     "EXIF orientation applied; 16-bit grey scaled to 8 bits; transparency laid over black; grey or RGB by the number "
     "of channels; resized to image_size x image_size, antialiased and bilinear, whatever the aspect ratio; then "
@@ -40,7 +39,13 @@ labels = json.load(open("labels.json"))
 
 
 def prepare(path):
-    image = ImageOps.exif_transpose(Image.open(path)).convert("L" if how["channels"] == 1 else "RGB")
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257 + 0.5).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    image = image.convert("L" if how["channels"] == 1 else "RGB")
     image = image.resize((how["image_size"], how["image_size"]), Image.Resampling.BILINEAR)
     pixels = np.asarray(image, dtype=np.float32).reshape(how["image_size"], how["image_size"], how["channels"])
     return ((pixels / 255 - np.float32(how["mean"])) / np.float32(how["std"])).transpose(2, 0, 1)
@@ -64,57 +69,56 @@ logits = openvino.Core().compile_model("model.xml", "CPU")(images)[0]"""
 
 @dataclass(frozen=True)
 class ExportForm:
-    """One form: `write` puts its files into an empty folder, given the model's directory and its whole graph."""
+    """One form: `write` puts its files into an empty folder, given the model."""
 
     name: str
     title: str
-    write: Callable[[Path, Path, bytes], None]
+    write: Callable[[Path, StoredModel], None]
 
 
-def export(directory: Path, form: str, target: Path) -> ModelManifest:
-    """Writes the archive of a model's directory; returns what the model says of itself.
+def export(directory: Path, form: str, target: Path) -> None:
+    """Writes the archive of a model's directory to a file that is not there yet, in a folder of its own.
 
     Raises UnknownName for a form that there is not, DamagedFiles, GoldenMismatch and CannotRun.
     """
-    chosen = EXPORT_FORMS[form]
-    manifest = read_manifest(directory)
-    graph = filled_graph((directory / GRAPH_NAME).read_bytes(), read_weights(directory / manifest.weights.file))
-    with tempfile.TemporaryDirectory(dir=target.parent) as name:
-        folder = Path(name)
-        chosen.write(folder, directory, graph)
-        rule = {**manifest.preprocessing.model_dump(mode="json"), "rule": RULE}
-        (folder / "preprocessing.json").write_text(json.dumps(rule, indent=1), "utf-8")
-        (folder / "labels.json").write_text(json.dumps(manifest.classes, indent=1), "utf-8")
-        (folder / MANIFEST_NAME).write_bytes((directory / MANIFEST_NAME).read_bytes())
-        with ZipFile(target, "w", ZIP_DEFLATED) as archive:
-            for path in sorted(folder.iterdir()):
-                archive.write(path, path.name)
-    return manifest
+    chosen, model = EXPORT_FORMS[form], read_stored(directory)
+    folder = target.parent / "files"
+    folder.mkdir()
+    chosen.write(folder, model)
+    rule = {**model.manifest.preprocessing.model_dump(mode="json"), "rule": RULE}
+    (folder / "preprocessing.json").write_text(json.dumps(rule, indent=1), "utf-8")
+    (folder / "labels.json").write_text(json.dumps(model.manifest.classes, indent=1), "utf-8")
+    (folder / MANIFEST_NAME).write_bytes((directory / MANIFEST_NAME).read_bytes())
+    with ZipFile(target, "w", ZIP_DEFLATED) as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, path.name)
 
 
-def _onnx(folder: Path, directory: Path, graph: bytes) -> None:
-    load_model(directory, runtime="onnxruntime")  # held against the golden answers: it is this graph
+def _onnx(folder: Path, model: StoredModel) -> None:
+    graph = model.graph()
+    model.check("onnxruntime", RUNTIMES["onnxruntime"].compile(graph, threads=0))
     (folder / "model.onnx").write_bytes(graph)
-    (folder / "predict.py").write_text(
-        PREPARE.format(program="predict.py", package="onnxruntime", run=RUN_ONNX), "utf-8"
-    )
+    _write_program(folder, "onnxruntime", RUN_ONNX)
 
 
-def _openvino(folder: Path, directory: Path, graph: bytes) -> None:
+def _openvino(folder: Path, model: StoredModel) -> None:
     forbid_telemetry()
     import openvino  # noqa: PLC0415 - only whoever asks for it pays for it
 
     core = openvino.Core()
-    openvino.save_model(core.read_model(graph), folder / "model.xml", compress_to_fp16=False)
+    openvino.save_model(core.read_model(model.graph()), folder / "model.xml", compress_to_fp16=False)
     compiled = core.compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    check_golden(directory, lambda images: np.asarray(compiled(images)[0]))
-    run = PREPARE.format(program="predict.py", package="openvino", run=RUN_OPENVINO)
-    (folder / "predict.py").write_text(run, "utf-8")
+    model.check("openvino", lambda images: np.asarray(compiled(images)[0]))
+    _write_program(folder, "openvino", RUN_OPENVINO)
 
 
-def _safetensors(folder: Path, directory: Path, _graph: bytes) -> None:
-    manifest = read_manifest(directory)
-    write_dense(folder / DENSE_NAME, read_weights(directory / manifest.weights.file), {"format": "pt"})
+def _safetensors(folder: Path, model: StoredModel) -> None:
+    write_dense(folder / DENSE_NAME, model.tensors, {"format": "pt"})
+
+
+def _write_program(folder: Path, package: str, run: str) -> None:
+    text = PREPARE.format(program=PROGRAM_NAME, package=package, run=run)
+    (folder / PROGRAM_NAME).write_text(text, "utf-8")
 
 
 EXPORT_FORMS: Registry[ExportForm] = Registry(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,9 @@ def load_model(directory: Path, *, runtime: str | None = None, threads: int = 0)
     DamagedFiles, UnknownName, CannotRun or GoldenMismatch.
     """
     candidates = list(RUNTIMES.values()) if runtime is None else [RUNTIMES[runtime]]
-    manifest = read_manifest(directory)
-    golden = _read_golden(directory, manifest)
-    graph = filled_graph(_read_file(directory, manifest, GRAPH_NAME), _read_tensors(directory, manifest))
+    stored = read_stored(directory)
+    manifest, golden, graph = stored.manifest, stored.golden, stored.graph()
+    del stored  # and with it the weights, which are in the graph now
     try:
         return _first_that_agrees(candidates, graph, threads=threads, manifest=manifest, golden=golden)
     finally:
@@ -67,21 +67,41 @@ def load_model(directory: Path, *, runtime: str | None = None, threads: int = 0)
         give_back()
 
 
-def check_golden(directory: Path, network: Network) -> None:
-    """Raises GoldenMismatch unless a network answers as the model of a directory did when it was published."""
-    manifest = read_manifest(directory)
-    golden = _read_golden(directory, manifest)
-    _check(LoadedModel(manifest, "export", 0, _normaliser(manifest), network), golden)
-
-
 @dataclass(frozen=True)
-class _Golden:
+class Golden:
+    """A few images, uint8 (N, size, size, channels), and the logits (N, classes) that they were published with."""
+
     pixels: NDArray[Any]
     logits: NDArray[Any]
 
 
+@dataclass(frozen=True)
+class StoredModel:
+    """A model as it lies in its directory."""
+
+    manifest: ModelManifest
+    golden: Golden
+    bare: bytes
+    tensors: Mapping[str, NDArray[Any]]
+
+    def graph(self) -> bytes:
+        """The whole ONNX model, serialized."""
+        return filled_graph(self.bare, self.tensors)
+
+    def check(self, name: str, network: Network) -> None:
+        """Raises GoldenMismatch unless a network answers as this one did when published; `name` is for people."""
+        _check(LoadedModel(self.manifest, name, 0, _normaliser(self.manifest), network), self.golden)
+
+
+def read_stored(directory: Path) -> StoredModel:
+    """What lies in a model's directory; DamagedFiles if that is not what was written."""
+    manifest = read_manifest(directory)
+    golden, bare = _read_golden(directory, manifest), _read_file(directory, manifest, GRAPH_NAME)
+    return StoredModel(manifest, golden, bare, _read_tensors(directory, manifest))
+
+
 def _first_that_agrees(
-    candidates: Iterable[Runtime], graph: bytes, *, threads: int, manifest: ModelManifest, golden: _Golden
+    candidates: Iterable[Runtime], graph: bytes, *, threads: int, manifest: ModelManifest, golden: Golden
 ) -> LoadedModel:
     normalise = _normaliser(manifest)
     failure: CannotRun | GoldenMismatch | None = None
@@ -119,7 +139,7 @@ def _recorded(directory: Path, manifest: ModelManifest, name: str) -> Path:
     return directory / name
 
 
-def _read_golden(directory: Path, manifest: ModelManifest) -> _Golden:
+def _read_golden(directory: Path, manifest: ModelManifest) -> Golden:
     tensors = read_weights(_recorded(directory, manifest, GOLDEN_NAME))
     pixels, logits = tensors.get("pixels"), tensors.get("logits")
     if pixels is None or logits is None:
@@ -130,10 +150,10 @@ def _read_golden(directory: Path, manifest: ModelManifest) -> _Golden:
         raise DamagedFiles(f"{GOLDEN_NAME} holds no pixels of this model's size")
     if logits.shape != (len(pixels), len(manifest.classes)) or not np.all(np.isfinite(logits)):
         raise DamagedFiles(f"{GOLDEN_NAME} does not hold a finite logit for each image and class")
-    return _Golden(pixels, logits)
+    return Golden(pixels, logits)
 
 
-def _check(model: LoadedModel, golden: _Golden) -> None:
+def _check(model: LoadedModel, golden: Golden) -> None:
     try:
         logits = model.predict(golden.pixels)
     except Exception as error:

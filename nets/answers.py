@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from nets.batches import normalised
 from nets.datasets import Dataset, Split
@@ -21,11 +22,15 @@ SUFFERED = 5
 
 @dataclass(frozen=True)
 class Answers:
-    """By image, (N,): its class and the one it was taken for, int64, and how probable the network thought that."""
+    """By image, (N,): its class and the one it was taken for, int64, and how probable the network thought that.
+
+    `loss` is the mean cross-entropy.
+    """
 
     labels: Tensor
     predicted: Tensor
     confidence: Tensor
+    loss: float = math.nan
 
     @property
     def right(self) -> Tensor:
@@ -35,7 +40,7 @@ class Answers:
     @property
     def accuracy(self) -> float:
         """The share of right answers."""
-        return float(self.right.double().mean())
+        return int(self.right.sum()) / len(self.labels)
 
 
 def answers(network: nn.Module, split: Split, data: Dataset, *, batch_size: int = 256) -> Answers:
@@ -44,13 +49,15 @@ def answers(network: nn.Module, split: Split, data: Dataset, *, batch_size: int 
     was_training = network.training
     network.eval()
     found: list[Tensor] = []
+    loss = 0.0
     with torch.inference_mode():
         for indices in torch.split(torch.arange(len(split)), batch_size):
-            logits = network(normalised(split.images(indices), data, device))
-            found.append(torch.stack([part.double().cpu() for part in logits.softmax(1).max(1)]))
+            logits = network(normalised(split.images(indices), data, device)).cpu()
+            loss += cross_entropy(logits, split.labels[indices], reduction="sum").item()
+            found.append(torch.stack([part.double() for part in logits.softmax(1).max(1)]))
     network.train(was_training)
     confidence, predicted = torch.cat(found, 1)
-    return Answers(split.labels, predicted.long(), confidence)
+    return Answers(split.labels, predicted.long(), confidence, loss / len(split))
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
-from nets.batches import normalised
+from nets.answers import answers
 from nets.datasets import Dataset, Split
 
 
@@ -23,18 +22,7 @@ class Evaluation:
 
 def evaluate(network: nn.Module, split: Split, data: Dataset, *, batch_size: int = 256) -> Evaluation:
     """Runs the split through the network in evaluation mode, on the device it is on, without changing it."""
-    device = next(network.parameters()).device
+    given = answers(network, split, data, batch_size=batch_size)
     classes = len(data.classes)
-    loss, cells = 0.0, torch.zeros(classes * classes, dtype=torch.int64)
-    was_training = network.training
-    network.eval()
-    with torch.inference_mode():
-        for indices in torch.split(torch.arange(len(split)), batch_size):
-            labels = split.labels[indices]
-            logits = network(normalised(split.images(indices), data, device)).cpu()
-            loss += cross_entropy(logits, labels, reduction="sum").item()
-            cells += torch.bincount(labels * classes + logits.argmax(dim=1), minlength=classes * classes)
-    network.train(was_training)
-    confusion = cells.reshape(classes, classes)
-    accuracy = int(confusion.trace()) / len(split)
-    return Evaluation(loss / len(split), accuracy, tuple(tuple(row) for row in confusion.tolist()))
+    cells = torch.bincount(given.labels * classes + given.predicted, minlength=classes * classes)
+    return Evaluation(given.loss, given.accuracy, tuple(tuple(row) for row in cells.reshape(classes, classes).tolist()))

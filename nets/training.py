@@ -130,8 +130,8 @@ class _Run:
     observer: Observer
     masks: Masks
     forward: Forward
-    gradually: Gradually | None
-    teacher: Teacher | None
+    gradually: Gradually | None = None
+    teacher: Teacher | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -164,7 +164,7 @@ def train(
     Raises Interrupted, with a checkpoint written, when the observer asks to stop; NonFiniteLoss when training or
     validation diverge; BatchTooSmall when batch normalisation would get single images; WrongClassWeights.
     """
-    run = _begin(network, data, plan, observer, masks=masks)
+    run = _begin(network, data, plan, observer, masks=masks or Masks({}))
     run.gradually = gradually
     run.teacher = None if teacher is None else teacher.to(plan.device)
     progress = _resume(run)
@@ -177,7 +177,7 @@ def train(
     return TrainingResult(network, progress.best_epoch, progress.epoch, progress.epoch < plan.epochs)
 
 
-def _begin(network: nn.Module, data: Dataset, plan: TrainingPlan, observer: Observer, *, masks: Masks | None) -> _Run:
+def _begin(network: nn.Module, data: Dataset, plan: TrainingPlan, observer: Observer, *, masks: Masks) -> _Run:
     network.to(plan.device).to(memory_format=torch.channels_last)
     if plan.frozen:
         freezing.freeze_backbone(network)
@@ -185,11 +185,11 @@ def _begin(network: nn.Module, data: Dataset, plan: TrainingPlan, observer: Obse
         raise BatchTooSmall
     batches = Batches(data, plan.batch_size, plan.augmentation, plan.seed, plan.device)
     loss = losses.build(plan.loss, data.train.labels.to(plan.device), classes=len(data.classes))
-    kept = (masks or Masks({})).to(plan.device)
+    kept = masks.to(plan.device)
     kept.apply(network)
     average = None if plan.ema_decay is None else Average(network, plan.ema_decay)
     trained = Trained(network, optimizers.build(plan.optimizer, network), average)
-    return _Run(trained, batches, loss, data, plan, observer, kept, Forward(network, plan.batch_size), None, None)
+    return _Run(trained, batches, loss, data, plan, observer, kept, Forward(network, plan.batch_size))
 
 
 def _resume(run: _Run) -> Progress:

@@ -71,6 +71,10 @@ class Client:
         """Ask for a pruned copy of a model (id, alias or name)."""
         return self.submit({"kind": "prune", "model": model, **spec})
 
+    def distill(self, teacher: str, **spec: Any) -> Job:
+        """Ask for a network that learns from a model (id, alias or name)."""
+        return self.submit({"kind": "distill", "teacher": teacher, **spec})
+
     def job(self, job_id: str) -> Job:
         """A job as it stands."""
         return cast(Job, self._connection.get(_path("jobs", job_id)))

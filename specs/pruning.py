@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -37,20 +37,30 @@ LayerName = Annotated[str, Field(min_length=1, max_length=200)]
 LayerShare = Annotated[float, Field(strict=True, ge=0, le=0.999, allow_inf_nan=False)]
 
 
-def _one_way(value: Any, names: tuple[str, ...]) -> list[str]:
-    """Those of `names` that are set; an error if there are several."""
-    named = [name for name in names if isinstance(value, dict) and value.get(name) is not None]
-    if len(named) > 1:
-        context = {"field": named[1], "hint": f"Leave out {' or '.join(named)}."}
-        raise PydanticCustomError("two_targets", "How much to cut can be said in one way only.", context)
-    return named
+class OneTarget(Strict):
+    """Options of which one of `targets` says how much to cut; without any, `sparsity` is `otherwise`."""
+
+    targets: ClassVar[tuple[str, ...]] = ("sparsity",)
+    otherwise: ClassVar[float] = 0.5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_target(cls, value: Any) -> Any:
+        named = [name for name in cls.targets if isinstance(value, dict) and value.get(name) is not None]
+        if len(named) > 1:
+            context = {"field": named[1], "hint": f"Leave out {' or '.join(named)}."}
+            raise PydanticCustomError("two_targets", "How much to cut can be said in one way only.", context)
+        return {**value, "sparsity": cls.otherwise} if isinstance(value, dict) and not named else value
 
 
-class MagnitudeOptions(Strict):
+class MagnitudeOptions(OneTarget):
     """Weights of the smallest absolute value become zero; biases and normalisation stay.
 
     One of `sparsity`, `threshold` and `pattern` says how many; without any, nine of ten.
     """
+
+    targets: ClassVar[tuple[str, ...]] = ("sparsity", "threshold", "pattern")
+    otherwise: ClassVar[float] = 0.9
 
     sparsity: Sparsity | None = Field(
         default=None,
@@ -79,12 +89,6 @@ class MagnitudeOptions(Strict):
         "Gupta, arXiv 1710.01878, equation 1). Only epochs after the last one can become the model.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_target(cls, value: Any) -> Any:
-        named = _one_way(value, ("sparsity", "threshold", "pattern"))
-        return {**value, "sparsity": 0.9} if isinstance(value, dict) and not named else value
-
     @field_validator("pattern")
     @classmethod
     def _pattern_of_fewer(cls, value: str | None) -> str | None:
@@ -104,15 +108,13 @@ class MagnitudeOptions(Strict):
         return self
 
 
-TARGETS = ("sparsity", "speedup", "macs", "parameters")
-SPARSITY_OF_CHANNELS = 0.5
-
-
-class FilterOptions(Strict):
+class FilterOptions(OneTarget):
     """Whole channels go, with the filters that make them and the inputs that read them: the network does less work.
 
     One of `sparsity`, `speedup`, `macs` and `parameters` says how much; without any, half of the channels go.
     """
+
+    targets: ClassVar[tuple[str, ...]] = ("sparsity", "speedup", "macs", "parameters")
 
     sparsity: Share | None = Field(default=None, description="Share of the channels to cut.")
     speedup: Annotated[float, Field(strict=True, gt=1, le=100, allow_inf_nan=False)] | None = Field(
@@ -130,12 +132,6 @@ class FilterOptions(Strict):
         description="What is left of a layer is a multiple of this, so that vector units are filled; layers that are "
         "no wider stay as they are.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_target(cls, value: Any) -> Any:
-        named = _one_way(value, TARGETS)
-        return {**value, "sparsity": SPARSITY_OF_CHANNELS} if isinstance(value, dict) and not named else value
 
 
 LI = "Li et al.: Pruning Filters for Efficient ConvNets, arXiv 1608.08710"

@@ -6,7 +6,6 @@ synchronised to the disk, it is renamed, and its parent is synchronised. Only th
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
@@ -52,10 +51,6 @@ class Artifacts:
         """Where all checkpoints of a job are."""
         return self.home / "checkpoints" / _checked(job_id)
 
-    def found(self, job_id: str) -> Path:
-        """Where a job keeps what it found by measuring, which another attempt would find otherwise."""
-        return self.checkpoints(job_id) / "found"
-
     def dataset(self, dataset_id: str) -> Path:
         """Where a data set's files are."""
         return self.home / "datasets" / _checked(dataset_id)
@@ -81,10 +76,6 @@ class Artifacts:
         """Where files of known data sets are kept: downloaded ones, and ones that users place there."""
         return make_private(self.home / "downloads")
 
-    def outgoing(self) -> Path:
-        """Where what is sent away is put together; nothing in it outlives the request."""
-        return make_private(self.home / "outgoing")
-
     def job_log(self, job_id: str) -> Path:
         """Where the output of a job's process goes."""
         return make_private(self.home / "logs") / f"{_checked(job_id)}.log"
@@ -105,6 +96,13 @@ class Artifacts:
                 _synchronise(parent)
         finally:
             shutil.rmtree(filling, ignore_errors=True)
+
+    def new_scratch(self) -> Path:
+        """An empty directory for what nobody is to find; whoever asks for it removes it, or it goes when it is old."""
+        scratch = self._temporary(self.home / "scratch" / "try")
+        make_private(scratch.parent)
+        scratch.mkdir(mode=0o700)
+        return scratch
 
     def remove(self, target: Path) -> None:
         """Removes a directory: at once out of sight, then its files."""
@@ -129,11 +127,6 @@ class Artifacts:
         doomed = [path for path in self.home.glob("*/**/.*.tmp") if _is_stale(path)]
         for path in doomed:
             shutil.rmtree(path, ignore_errors=True)
-        for path in self.home.glob("outgoing/*"):
-            if _is_stale(path):
-                shutil.rmtree(path, ignore_errors=True)
-                with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
         return len(doomed)
 
     def graphs(self) -> GraphCache:

@@ -28,6 +28,7 @@ class Publication:
     bytes: int
     facts: dict[str, Any]
     latency: dict[str, Any] | None
+    report: dict[str, Any] | None = None
 
 
 def publish(session: Session, claim: Claim, publication: Publication) -> Model:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from specs.jobs import lane_of
 from store.errors import Conflict, KeyReused, LostClaim, NotFound
-from store.events import record
+from store.events import newest_event, record
 from store.ids import new_id
 from store.tables import Dataset, IdempotencyKey, Job, now
 
@@ -144,6 +144,17 @@ def report(session: Session, claim: Claim, *, phase: str, step: int, progress: d
 def notice(session: Session, claim: Claim, *, message: str) -> None:
     """Something about a running job that is worth a sentence."""
     record(session, held(session, claim).id, "notice", {"message": message})
+
+
+def find_out(session: Session, claim: Claim, found: dict[str, Any]) -> None:
+    """What a running job found by measuring: another attempt would find it otherwise, and goes by this."""
+    record(session, held(session, claim).id, "found", found)
+
+
+def found_out(session: Session, claim: Claim) -> dict[str, Any] | None:
+    """What this attempt, or one before it, found by measuring."""
+    event = newest_event(session, claim.job_id, "found")
+    return None if event is None else event.data
 
 
 def succeed(session: Session, claim: Claim, result: dict[str, Any]) -> None:

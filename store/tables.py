@@ -213,6 +213,8 @@ class Model(Table):
     bytes: Mapped[int] = mapped_column(BigInteger)
     facts: Mapped[dict[str, Any]]
     latency: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    # A row for each layer: read for itself only, not with lists of models.
+    report: Mapped[dict[str, Any] | None] = mapped_column(JSON, deferred=True, default=None)
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -128,15 +128,23 @@ def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _train_and_prune(settings: Settings) -> Settings:
     with running_worker(settings), TestClient(create_app(settings), base_url=LOOPBACK) as client:
         for body in (TINY_TRAINING, TINY_PRUNING):
-            job = client.post("/v1/jobs", json=body).raise_for_status().json()
-            ended = wait_for(lambda job_id=job["id"]: _ended(client, job_id), seconds=120)
-            assert ended["status"] == "succeeded", ended
+            job = ended(client, body)
+            assert job["status"] == "succeeded", job
     return settings
 
 
-def _ended(client: TestClient, job_id: str) -> dict[str, Any] | None:
-    job: dict[str, Any] = client.get(f"/v1/jobs/{job_id}").json()
-    return job if job["status"] in {"succeeded", "failed", "cancelled"} else None
+def ended(client: TestClient, body: dict[str, Any], **query: Any) -> dict[str, Any]:
+    """The job that this body asks for, once a worker has brought it to an end."""
+    response = client.post("/v1/jobs", json=body, params=query)
+    assert response.status_code == 202, response.text
+    job_id = response.json()["id"]
+
+    def look() -> dict[str, Any] | None:
+        job: dict[str, Any] = client.get(f"/v1/jobs/{job_id}").json()
+        return job if job["status"] in {"succeeded", "failed", "cancelled"} else None
+
+    found: dict[str, Any] = wait_for(look, seconds=180)
+    return found
 
 
 @pytest.fixture

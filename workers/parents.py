@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from formats.manifest import ModelManifest
+from inference.comparing import fastest
+from inference.models import LoadedModel, load_model
 from nets.architectures import Network
 from nets.datasets import Dataset
 from nets.publishing import load_network
@@ -24,6 +26,13 @@ class Parent:
     manifest: ModelManifest
     data: Dataset
     origin: TrainSpec
+    runtime: str | None
+
+    def served(self, *, threads: int) -> LoadedModel:
+        """The model in the runtime that was its fastest when it was published."""
+        if self.runtime is None:
+            return fastest(self.directory, threads=threads)
+        return load_model(self.directory, runtime=self.runtime, threads=threads)
 
 
 def load_parent(run: Run, model_id: str) -> Parent:
@@ -41,4 +50,5 @@ def load_parent(run: Run, model_id: str) -> Parent:
         validation_fraction=origin.validation_fraction,
     )
     # A pretrained parent has the normalisation of its weights, not that of its training images.
-    return Parent(directory, network, manifest, replace(data, mean=look.mean, std=look.std), origin)
+    data = replace(data, mean=look.mean, std=look.std)
+    return Parent(directory, network, manifest, data, origin, (row.latency or {}).get("runtime"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from nets.architectures import Network
 from store import checkpoints, models, queue
 from workers.run import Run
 
-Report = Callable[[Path], dict[str, Any]]
+Report = Callable[[Path, str], dict[str, Any]]
 
 
 def publish(
@@ -21,24 +22,22 @@ def publish(
 ) -> None:
     """Writes the model's files, measures it, then enters it and ends the job in one transaction.
 
-    `report` is given the directory of the model and says how it compares with its parent.
+    `report` is given the directory of the model and its fastest runtime, and says how it compares with its parent.
     """
     run.enter("exporting")
     with run.artifacts.new_directory(run.artifacts.model(request.id)) as directory:
         manifest = files.publish(directory, network, request=request, graphs=run.artifacts.graphs())
         run.enter("measuring")
         measurement = measure(directory, threads=run.settings.inference_threads)
-        reported = None if report is None else report(directory)
+        reported = None if report is None else report(directory, measurement.runtime)
     try:
         with run.database.write() as session:
             name = queue.held(session, run.claim).name
             publication = _publication(manifest, request, name=name, latency=measurement.as_dict())
-            if reported is not None:
-                publication.facts["report"] = reported
-                result = {**result, "verdict": reported["verdict"], "reason": reported["reason"]}
-            models.publish(session, run.claim, publication)
+            models.publish(session, run.claim, replace(publication, report=reported))
             checkpoints.forget_checkpoints(session, run.claim.job_id)
-            queue.succeed(session, run.claim, {"model": manifest.id, **result})
+            told = {key: reported[key] for key in ("verdict", "reason")} if reported else {}
+            queue.succeed(session, run.claim, {"model": manifest.id, **result, **told})
     except BaseException:
         run.artifacts.remove(run.artifacts.model(request.id))
         raise

@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from formats.manifest import ModelManifest, read_manifest, stored_bytes
+from formats.manifest import ModelManifest, stored_bytes
 from inference.comparing import Comparison, compare
 from inference.footprint import peak_bytes
+from inference.models import load_model
 from nets.anatomy import Shapes, layers_since
-from nets.answers import Answers, answers, calibration_error, difference, suffered
+from nets.answers import calibration_error, difference, suffered
 from nets.architectures import Network
-from nets.datasets import Dataset
+from workers.parents import Parent
+from workers.scores import Judged
 
 Verdict = Literal["faster", "smaller_only", "not_faster", "too_costly"]
 # Beyond this a user would rather have the parent: the whole interval of what was lost lies above it.
@@ -20,19 +22,6 @@ MOST_LOST = 0.02
 # Less is not felt, and two measurements of one model differ by as much.
 LEAST_GAIN = 1.05
 SMALLER = 0.95
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A network's answers on both splits."""
-
-    validation: Answers
-    test: Answers
-
-
-def judge(network: Network, data: Dataset) -> Judged:
-    """Asks a network for all images that it was not trained on."""
-    return Judged(answers(network, data.validation, data), answers(network, data.test, data))
 
 
 @dataclass(frozen=True)
@@ -45,40 +34,45 @@ class Stages:
 
 
 def report(
-    stages: Stages, shapes: Shapes, network: Network, parent: Path, child: Path, *, threads: int
+    stages: Stages, shapes: Shapes, network: Network, parent: Parent, child: Path, runtime: str, *, threads: int
 ) -> dict[str, Any]:
-    """Plain values, ready for JSON. `parent` and `child` are the directories of the two models."""
-    both = (read_manifest(parent), read_manifest(child))
-    latency = compare(parent, child, threads=threads)
+    """Plain values, ready for JSON. `child` is the directory of the new model, `runtime` its fastest."""
+    loaded = load_model(child, runtime=runtime, threads=threads)
+    both = (parent.manifest, loaded.manifest)
+    latency = compare(parent.served(threads=threads), loaded)
     sizes = _sizes(both)
     lost = difference(stages.before.test, stages.after.test)
-    verdict, reason = judgement(lost.high, latency[0], sizes, zeros=_zeros(sizes))
+    verdict, reason = judgement(lost.high, latency[0], sizes)
     return {
         "verdict": verdict,
         "reason": reason,
         "accuracy": {part: _accuracy(stages, part) for part in ("validation", "test")},
         "calibration_error": _pair(*(calibration_error(judged.test) for judged in (stages.before, stages.after))),
         "classes": suffered(stages.before.test, stages.after.test, both[1].classes),
-        "sizes": {**sizes, "peak_memory_bytes": _memory(parent, child)},
+        "sizes": {**sizes, "peak_memory_bytes": _memory(parent.directory, child)},
         "latency": [each.as_dict() for each in latency],
         "layers": layers_since(network, shapes),
     }
 
 
-def judgement(lost_at_most: float, latency: Comparison, sizes: dict[str, Any], *, zeros: bool) -> tuple[Verdict, str]:
+def judgement(lost_at_most: float, latency: Comparison, sizes: dict[str, Any]) -> tuple[Verdict, str]:
     """One word, and why. `lost_at_most` is the upper end of the change in accuracy on the test images."""
     if lost_at_most < -MOST_LOST:
         return "too_costly", f"It is right on at least {-100 * lost_at_most:.1f} points less of the test images."
     measured = f"one image takes {latency.child.p50:.3g} ms instead of {latency.parent.p50:.3g}"
     if latency.low >= LEAST_GAIN:
         return "faster", f"Here {measured}: {latency.low:.2f} to {latency.high:.2f} times as fast (95 %)."
-    why = (
-        "its zeros take less room in the file, but no maintained runtime on x86 skips them in a convolution"
-        if zeros
-        else "what a call costs whatever the network does outweighs the work that was saved"
-    )
     smaller = sizes["bytes"]["after"] < SMALLER * sizes["bytes"]["before"]
-    return ("smaller_only" if smaller else "not_faster"), f"It is not felt to be faster ({measured}): {why}."
+    return ("smaller_only" if smaller else "not_faster"), f"It is not felt to be faster ({measured}): {_why(sizes)}."
+
+
+def _why(sizes: dict[str, Any]) -> str:
+    """Why what was made smaller is not faster."""
+    if sizes["macs"]["after"] < sizes["macs"]["before"]:
+        return "what a call costs whatever the network does outweighs the work that was saved"
+    if sizes["nonzero_parameters"]["after"] < sizes["parameters"]["after"]:
+        return "its zeros take less room in the file, but no maintained runtime on x86 skips them in a convolution"
+    return "it has as much to do"
 
 
 def _pair(before: float | None, after: float | None) -> dict[str, Any]:
@@ -96,10 +90,6 @@ def _sizes(both: tuple[ModelManifest, ModelManifest]) -> dict[str, Any]:
     names = ("parameters", "nonzero_parameters", "macs")
     sizes = {name: _pair(*(getattr(manifest, name) for manifest in both)) for name in names}
     return {**sizes, "bytes": _pair(*(stored_bytes(manifest) for manifest in both))}
-
-
-def _zeros(sizes: dict[str, Any]) -> bool:
-    return bool(sizes["macs"]["before"] == sizes["macs"]["after"])
 
 
 def _memory(parent: Path, child: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ All writes are fenced by the claim: once the job is no longer ours they raise Lo
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from nets.training import EpochRow  # torch, which not every job needs
 
 REPORT_SECONDS = 0.5
-FOUND_NAME = "found.json"
 
 
 class Stopped(Exception):
@@ -92,15 +90,14 @@ class Run:
             queue.notice(session, self.claim, message=message)
 
     def remember(self, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What `find` answers, or answered an earlier attempt at this job; it is kept as JSON."""
-        directory = self.artifacts.found(self.claim.job_id)
-        path = directory / FOUND_NAME
-        if not path.exists():
-            found = json.dumps(find())
-            with self.artifacts.new_directory(directory) as filling:
-                (filling / FOUND_NAME).write_text(found, "utf-8")
-        answer: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return answer
+        """What `find` answers, or answered an earlier attempt at this job; it stands among the job's events."""
+        with self.database.read() as session:
+            found = queue.found_out(session, self.claim)
+        if found is None:
+            found = find()
+            with self.database.write() as session:
+                queue.find_out(session, self.claim, found)
+        return found
 
     def stop_requested(self) -> bool:
         """Whether the training is to write a checkpoint and end."""

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from nets.answers import Answers, answers
 from nets.architectures import Network
 from nets.datasets import Dataset
-from nets.evaluation import evaluate
 
 
-def scores(network: Network, data: Dataset) -> dict[str, float]:
-    """Accuracy (0 to 1) and mean cross-entropy on the validation and the test split."""
-    validation = evaluate(network, data.validation, data)
-    test = evaluate(network, data.test, data)
-    return {
-        "validation_accuracy": validation.accuracy,
-        "validation_loss": validation.loss,
-        "test_accuracy": test.accuracy,
-        "test_loss": test.loss,
-    }
+@dataclass(frozen=True)
+class Judged:
+    """A network's answers on both splits."""
+
+    validation: Answers
+    test: Answers
+
+    def scores(self) -> dict[str, float]:
+        """Accuracy (0 to 1) and mean cross-entropy on the validation and the test split."""
+        return {
+            "validation_accuracy": self.validation.accuracy,
+            "validation_loss": self.validation.loss,
+            "test_accuracy": self.test.accuracy,
+            "test_loss": self.test.loss,
+        }
+
+
+def judge(network: Network, data: Dataset) -> Judged:
+    """Asks a network for all images that it was not trained on."""
+    return Judged(answers(network, data.validation, data), answers(network, data.test, data))

@@ -7,15 +7,15 @@ each try is exported, loaded and run beside the parent, as it would be served.
 from __future__ import annotations
 
 import math
-import tempfile
-from pathlib import Path
+import shutil
 
-from inference.comparing import compare
+from inference.comparing import compare, fastest
 from nets import filters
 from nets.architectures import Network
 from nets.datasets import Dataset
 from nets.errors import TargetNotReached
 from nets.publishing import Publication, publish
+from workers.parents import Parent
 from workers.run import Run
 
 TRIES = 7
@@ -25,25 +25,30 @@ CLOSE = 0.01
 
 
 class Speeds:
-    """How many times as fast a network is as its parent, for one image, by tries that are counted."""
+    """How many times as fast a network is as its parent, for one image."""
 
-    def __init__(self, run: Run, data: Dataset, parent: Path, architecture: dict[str, object]) -> None:
-        self._run, self._data, self._parent, self._architecture = run, data, parent, architecture
+    def __init__(self, run: Run, parent: Parent) -> None:
+        self._run, self._parent = run, parent
+        self._threads = run.settings.inference_threads
+        self._served = parent.served(threads=self._threads)
 
     def of(self, network: Network) -> float:
         """Publishes the network for a moment, and times it."""
+        manifest = self._parent.manifest
         request = Publication(
-            id="mdl_try",
+            id=manifest.id,
             kind="pruned",
-            architecture=dict(self._architecture),
-            data=self._data,
+            architecture=manifest.architecture,
+            data=self._parent.data,
             training={},
             metrics={},
         )
-        with tempfile.TemporaryDirectory(dir=self._run.artifacts.home) as folder:
-            publish(Path(folder), network, request=request, graphs=self._run.artifacts.graphs())
-            threads = self._run.settings.inference_threads
-            return compare(self._parent, Path(folder), threads=threads, batches=(1,))[0].speedup
+        folder = self._run.artifacts.new_scratch()
+        try:
+            publish(folder, network, request=request, graphs=self._run.artifacts.graphs())
+            return compare(self._served, fastest(folder, threads=self._threads), batches=(1,))[0].speedup
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def share_for_speed(speeds: Speeds, cutter: filters.Cutter, data: Dataset, *, asked: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import secrets
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,17 +39,21 @@ async def export_model(
     """
     path, name = await run_in_threadpool(_export, house, reference, form)
     return FileResponse(
-        path, media_type="application/zip", filename=name, background=BackgroundTask(path.unlink, missing_ok=True)
+        path,
+        media_type="application/zip",
+        filename=name,
+        background=BackgroundTask(shutil.rmtree, path.parent, ignore_errors=True),
     )
 
 
 def _export(house: House, reference: str, form: str) -> tuple[Path, str]:
     with house.database.read() as session:
         row = models.find_model(session, reference)
-    path = house.artifacts.outgoing() / f"{secrets.token_hex(16)}.zip"
+    scratch = house.artifacts.new_scratch()
+    path = scratch / "model.zip"
     try:
         export(house.artifacts.model(row.id), form, path)
     except BaseException:
-        path.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
         raise
     return path, f"{re.sub(r'[^A-Za-z0-9._-]+', '-', row.name)}.{form}.zip"

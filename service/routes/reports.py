@@ -53,9 +53,9 @@ def get_report(reference: str, request: Request, database: TheDatabase) -> Repor
     """With `Accept: text/html`, as browsers send it, a page. 404 for a model that was not made out of another."""
     with database.read() as session:
         row = models.find_model(session, reference)
-        if "report" not in row.facts:
+        if row.report is None:
             raise NotFound("report", "model: it was not made out of another model, or before there were reports")
-        report = Report(model=row.id, parent=row.parent, **row.facts["report"])
+        report = Report(model=row.id, parent=row.parent, **row.report)
         name = row.name
     if "text/html" in request.headers.get("accept", ""):
         return HTMLResponse(page(name, report.model_dump()), headers=SAFE)

@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 from zipfile import ZipFile
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 from safetensors.numpy import load_file
 
 from inference.exporting import EXPORT_FORMS
 from specs.settings import Settings
+from tests.conftest import png
 from tests.problems import problem_of
 
 
@@ -23,8 +26,11 @@ def archive(api: TestClient, form: str, folder: Path, name: str = "tiny pruned")
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/zip"
     assert f"tiny-pruned.{form}.zip" in response.headers["content-disposition"]
+    folder.mkdir()
     with ZipFile(io.BytesIO(response.content)) as file:
-        file.extractall(folder)
+        for member in file.namelist():
+            assert Path(member).name == member, "nothing lands outside of where it is unpacked"
+            (folder / member).write_bytes(file.read(member))
     return folder
 
 
@@ -33,7 +39,10 @@ def test_the_program_in_the_archive_answers_as_the_service_does(
     form: str, trained_api: TestClient, tmp_path: Path, test_digits: list[tuple[bytes, str]]
 ) -> None:
     folder = archive(trained_api, form, tmp_path / "out")
-    images = [data for data, _ in test_digits[:12]]
+    generator = np.random.default_rng(0)
+    glassy = generator.integers(0, 256, (9, 12, 4), dtype=np.uint8)
+    deep = generator.integers(0, 65536, (10, 7), dtype=np.uint16)
+    images = [*(data for data, _ in test_digits[:12]), png(glassy), png(Image.fromarray(deep))]
     for number, data in enumerate(images):
         (folder / f"{number}.png").write_bytes(data)
     command = [sys.executable, "predict.py", *(f"{number}.png" for number in range(len(images)))]
@@ -69,7 +78,7 @@ def test_weights_are_dense_and_bear_their_names(trained_api: TestClient, tmp_pat
 def test_nothing_is_left_behind(trained_api: TestClient, trained_settings: Settings, tmp_path: Path) -> None:
     archive(trained_api, "onnx", tmp_path / "out")
     problem_of(trained_api.get("/v1/models/tiny/export?format=pickle"), 404)
-    assert not list((trained_settings.home / "outgoing").iterdir())
+    assert not list((trained_settings.home / "scratch").iterdir())
 
 
 def test_a_damaged_model_is_not_given_away(trained_api: TestClient, trained_settings: Settings) -> None:
@@ -77,7 +86,7 @@ def test_a_damaged_model_is_not_given_away(trained_api: TestClient, trained_sett
     weights = next((trained_settings.home / "models" / model["id"]).glob("weights*"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     assert trained_api.get("/v1/models/tiny/export").status_code >= 500
-    assert not list((trained_settings.home / "outgoing").iterdir())
+    assert not list((trained_settings.home / "scratch").iterdir())
 
 
 def test_what_is_not_there_cannot_be_taken(trained_api: TestClient) -> None:

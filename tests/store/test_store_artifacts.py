@@ -104,6 +104,17 @@ def test_only_old_leftovers_are_removed(artifacts: Artifacts) -> None:
     assert not old.exists()
 
 
+def test_scratch_that_a_dead_process_left_is_found(artifacts: Artifacts) -> None:
+    mine, other = artifacts.new_scratch(), Artifacts(artifacts.home, owner="job_1-1").new_scratch()
+    assert mine.stat().st_mode & 0o077 == 0
+    artifacts.remove_leftovers_of("job_1-1")
+    assert mine.exists()
+    assert not other.exists()
+    os.utime(mine, (0, 0))
+    assert artifacts.remove_leftovers() == 1
+    assert not mine.exists()
+
+
 def test_graphs_are_kept_by_key(artifacts: Artifacts) -> None:
     key = "0" * 64
     assert artifacts.graphs().get(key) is None

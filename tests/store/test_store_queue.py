@@ -138,6 +138,23 @@ def test_being_released_does_not_count_as_a_crash(database: Database, worker: st
     assert (job.status, job.crashes) == ("queued", 0)
 
 
+def test_what_an_attempt_found_by_measuring_binds_the_next(database: Database, worker: str) -> None:
+    enqueue(database)
+    first = claim(database, worker)
+    with database.write() as session:
+        assert queue.found_out(session, first) is None
+        queue.find_out(session, first, {"share": 0.5})
+        queue.release(session, first, message="stopped")
+    second = claim(database, worker)
+    assert (second.job_id, second.attempt) == (first.job_id, 2)
+    with database.read() as session:
+        assert queue.found_out(session, second) == {"share": 0.5}
+    with pytest.raises(LostClaim), database.write() as session:
+        queue.find_out(session, first, {"share": 0.9})
+    with database.read() as session:
+        assert queue.found_out(session, second) == {"share": 0.5}
+
+
 def test_cancelling_twice_changes_nothing_and_an_ended_job_stays_as_it_is(database: Database, worker: str) -> None:
     job_id = enqueue(database)
     taken = claim(database, worker)

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from specs.jobs import JOB_SPEC
 from specs.settings import Settings
-from tests.conftest import LOOPBACK, new_home, png, running_worker, wait_for
+from tests.conftest import LOOPBACK, ended, new_home, png, running_worker, wait_for
 
 TRAINING: dict[str, Any] = {
     "kind": "train",
@@ -33,19 +33,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, T
     with running_worker(settings), TestClient(create_app(settings), base_url=LOOPBACK) as client:
         assert ended(client, TRAINING)["status"] == "succeeded"
         yield settings, client
-
-
-def ended(client: TestClient, body: dict[str, Any], **query: Any) -> dict[str, Any]:
-    response = client.post("/v1/jobs", json=body, params=query)
-    assert response.status_code == 202, response.text
-    job_id = response.json()["id"]
-
-    def look() -> dict[str, Any] | None:
-        job: dict[str, Any] = client.get(f"/v1/jobs/{job_id}").json()
-        return job if job["status"] in {"succeeded", "failed"} else None
-
-    found: dict[str, Any] = wait_for(look, seconds=180)
-    return found
 
 
 def test_a_model_of_fewer_channels_is_an_ordinary_model(home: tuple[Settings, TestClient]) -> None:
@@ -84,7 +71,7 @@ def test_a_speed_is_found_by_timing_or_the_nearest_is_told(home: tuple[Settings,
     assert (job["status"], job["reason"]) == ("failed", "target_not_reached")
     assert "speedup 100 cannot be reached" in job["message"]
     assert client.get("/v1/models/never").status_code == 404
-    wait_for(lambda: not list(Path(settings.home).glob("tmp*")))
+    wait_for(lambda: not list(Path(settings.home).glob("scratch/.*")))
 
 
 def test_a_layer_that_is_not_there_is_told(home: tuple[Settings, TestClient]) -> None:

@@ -16,7 +16,7 @@ from nets import pretrained
 from service.app import create_app
 from specs.architectures import ARCHITECTURES
 from specs.settings import Settings
-from tests.conftest import LOOPBACK, TINY_TRAINING, new_home, running_worker, wait_for
+from tests.conftest import LOOPBACK, TINY_TRAINING, ended, new_home, running_worker
 
 NETWORK: dict[str, Any] = {"name": "shufflenet_v2", "width": 0.5}
 FINE_TUNING: dict[str, Any] = {
@@ -58,19 +58,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, place: Path) -> Iterator[tupl
     worker = running_worker(settings, PRUNEYARD_PRETRAINED_DIR=str(place), **LIMITED)
     with worker, TestClient(create_app(settings), base_url=LOOPBACK) as client:
         yield settings, client
-
-
-def ended(client: TestClient, body: dict[str, Any]) -> dict[str, Any]:
-    response = client.post("/v1/jobs", json=body)
-    assert response.status_code == 202, response.text
-    job_id = response.json()["id"]
-
-    def look() -> dict[str, Any] | None:
-        job: dict[str, Any] = client.get(f"/v1/jobs/{job_id}").json()
-        return job if job["status"] in {"succeeded", "failed"} else None
-
-    found: dict[str, Any] = wait_for(look, seconds=120)
-    return found
 
 
 def test_pretrained_weights_are_tuned_published_and_pruned(home: tuple[Settings, TestClient], place: Path) -> None:

@@ -16,9 +16,9 @@ from store.ids import new_id
 from workers.parents import load_parent
 from workers.plans import plan_distilling
 from workers.publishing import publish
-from workers.reports import Stages, judge, report
+from workers.reports import Stages, report
 from workers.run import Run
-from workers.scores import scores
+from workers.scores import judge
 
 
 def distill(run: Run, spec: DistillSpec) -> None:
@@ -34,6 +34,7 @@ def distill(run: Run, spec: DistillSpec) -> None:
     teacher = Teacher(parent.network, spec.temperature, spec.alpha)
     result = training.train(student, data, plan, run, teacher=teacher)
     run.enter("evaluating")
+    before, after = judge(parent.network, data), judge(result.network, data)
     regime = spec.model_dump(include=set(type(parent.origin).model_fields) - {"kind", "name", "recipe"})
     request = Publication(
         id=new_id("mdl"),
@@ -46,15 +47,14 @@ def distill(run: Run, spec: DistillSpec) -> None:
             "distill": spec.model_dump(mode="json"),
         },
         lineage={"job": run.claim.job_id, "parent": parent.manifest.id, "best_epoch": result.best_epoch},
-        metrics=scores(result.network, data),
+        metrics=after.scores(),
     )
-    before, after = judge(parent.network, data), judge(result.network, data)
     told = partial(
         report,
         Stages(before, None, after),
         shapes_of(result.network),
         result.network,
-        parent.directory,
+        parent,
         threads=run.settings.inference_threads,
     )
     facts = {"best_epoch": result.best_epoch, "epochs_run": result.epochs_run}

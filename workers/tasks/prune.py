@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -9,16 +10,16 @@ from nets import filters, pruning, training
 from nets.anatomy import shapes_of
 from nets.architectures import Network
 from nets.distillation import Teacher
-from nets.publishing import Publication, load_network
+from nets.publishing import Publication
 from specs.jobs import ALPHA, TEMPERATURE, PruneSpec
 from specs.pruning import PRUNING_METHODS, FilterOptions, MagnitudeOptions
 from store.ids import new_id
 from workers.parents import Parent, load_parent
 from workers.plans import plan_fine_tuning
 from workers.publishing import publish
-from workers.reports import Stages, judge, report
+from workers.reports import Stages, report
 from workers.run import Run
-from workers.scores import scores
+from workers.scores import judge
 from workers.speed import Speeds, share_for_speed
 
 
@@ -44,14 +45,14 @@ def prune(run: Run, spec: PruneSpec) -> None:
     if plan is not None:
         run.enter("training")
         gradually = _rounds(spec, epochs=plan.epochs)
-        trained = cut.network if gradually is None else load_network(parent.directory)[0]
+        trained = cut.network if gradually is None else deepcopy(parent.network)
         masks = cut.masks if gradually is None else None
         retrained = training.train(
             trained, parent.data, plan, run, masks=masks, gradually=gradually, teacher=_teacher(spec, parent)
         )
         cut, best_epoch = replace(cut, network=retrained.network), retrained.best_epoch
     run.enter("evaluating")
-    metrics = scores(cut.network, parent.data)
+    stages = Stages(before, after_cut, judge(cut.network, parent.data))
     request = Publication(
         id=new_id("mdl"),
         kind="pruned",
@@ -60,16 +61,15 @@ def prune(run: Run, spec: PruneSpec) -> None:
         dataset={"id": parent.origin.dataset},
         training={**parent.manifest.training, "prune": spec.model_dump(mode="json")},
         lineage={"job": run.claim.job_id, "parent": parent.manifest.id, "best_epoch": best_epoch},
-        metrics=metrics,
+        metrics=stages.after.scores(),
     )
-    stages = Stages(before, after_cut, judge(cut.network, parent.data))
     result = {
         "accuracy_before": stages.before.test.accuracy,
         "accuracy_after_cut": after_cut.test.accuracy,
         "accuracy_after_retraining": stages.after.test.accuracy,
         **cut.figures,
     }
-    told = partial(report, stages, shapes, cut.network, parent.directory, threads=run.settings.inference_threads)
+    told = partial(report, stages, shapes, cut.network, parent, threads=run.settings.inference_threads)
     publish(run, cut.network, request, result=result, report=told)
 
 
@@ -77,7 +77,7 @@ def _teacher(spec: PruneSpec, parent: Parent) -> Teacher | None:
     """The parent as it was, if it is to teach its child."""
     if spec.fine_tune is None or not spec.fine_tune.distill:
         return None
-    return Teacher(load_network(parent.directory)[0], TEMPERATURE, ALPHA)
+    return Teacher(parent.network, TEMPERATURE, ALPHA)
 
 
 def _rounds(spec: PruneSpec, *, epochs: int) -> pruning.Gradually | None:
@@ -88,16 +88,15 @@ def _rounds(spec: PruneSpec, *, epochs: int) -> pruning.Gradually | None:
 
 
 def _cut_weights(_run: Run, spec: PruneSpec, parent: Parent) -> Cut:
-    masks = pruning.select(parent.network, method=spec.method, options=spec)
-    masks.apply(parent.network)
-    return Cut(parent.network, masks, {"sparsity": pruning.sparsity(parent.network).prunable})
+    masks, network = pruning.select(parent.network, method=spec.method, options=spec), deepcopy(parent.network)
+    masks.apply(network)
+    return Cut(network, masks, {"sparsity": pruning.sparsity(network).prunable})
 
 
 def _cut_channels(run: Run, spec: PruneSpec, parent: Parent) -> Cut:
     assert isinstance(spec, FilterOptions)
     cutter = filters.cutter(parent.network, parent.data, method=spec.method, options=spec, seed=parent.origin.seed)
-    # By a clock another attempt would come to another share, and its checkpoints would not fit.
-    share = run.remember(lambda: {"share": _share(run, cutter, parent)})["share"]
+    share = _share(run, cutter, parent)
     network = cutter.at(share)
     measured = {name: measure(network) for name, measure in filters.measures(cutter, parent.data).items()}
     figures = {f"{name}_left": round(value, 4) for name, value in measured.items()}
@@ -108,9 +107,13 @@ def _share(run: Run, cutter: filters.Cutter, parent: Parent) -> float:
     options = cutter.options
     if options.sparsity is not None:
         return options.sparsity
-    if options.speedup is not None:
-        speeds = Speeds(run, parent.data, parent.directory, parent.manifest.architecture)
-        return share_for_speed(speeds, cutter, parent.data, asked=options.speedup)
+    speedup = options.speedup
+    if speedup is not None:
+        # By a clock another attempt would come to another share, and its checkpoints would not fit.
+        found = run.remember(
+            lambda: {"share": share_for_speed(Speeds(run, parent), cutter, parent.data, asked=speedup)}
+        )
+        return float(found["share"])
     name, asked = ("macs", options.macs) if options.macs is not None else ("parameters", options.parameters)
     assert asked is not None
     return filters.share_for(cutter, filters.measures(cutter, parent.data)[name], asked, name=name)

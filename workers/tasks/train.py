@@ -16,7 +16,7 @@ from workers.data import load_data
 from workers.plans import plan_shrinking, plan_training
 from workers.publishing import publish
 from workers.run import Run
-from workers.scores import scores
+from workers.scores import judge
 
 if TYPE_CHECKING:
     from nets.pretrained import Weights
@@ -51,7 +51,7 @@ def train(run: Run, spec: TrainSpec) -> None:
         dataset={"id": spec.dataset},
         training={"train": spec.model_dump(mode="json")},
         lineage={"job": run.claim.job_id, "parent": None, "best_epoch": result.best_epoch},
-        metrics=scores(result.network, data),
+        metrics=judge(result.network, data).scores(),
     )
     publish(run, result.network, request, result={"best_epoch": result.best_epoch, "epochs_run": result.epochs_run})
 

@@ -4,6 +4,7 @@ Sparse coding, lossless. All float32 tensors, in the order of the header, are se
 `mask` is one bit a word (set where the word is not zero), packed, under zstd;
 `values` are the words that are not zero, their first bytes first, then their second bytes and so on, under zstd
 (bytes of one place resemble each other: exponents compress, mantissas do not).
+All int8 tensors are a row of bytes, coded in the same way as `mask8` and `values8`.
 Tensors of other types follow as they are, under zstd, in `rest`.
 A word is zero only if all its bits are: -0.0 is kept.
 """
@@ -30,6 +31,12 @@ Coding = Literal["dense", "sparse-1"]
 DENSE_NAME = "weights.safetensors"
 SPARSE_NAME = "weights.sparse.safetensors"
 LEVEL = 19
+# What is coded by its zeros: the type, what ends the names of its two parts, and what its words are read as.
+ROWS: tuple[tuple[type[np.generic], str, type[np.generic]], ...] = (
+    (np.float32, "", np.uint32),
+    (np.int8, "8", np.uint8),
+)
+CODED = tuple(np.dtype(kind) for kind, _, _ in ROWS)
 MAX_BYTES = 1 << 34
 
 
@@ -41,21 +48,18 @@ def write_dense(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None
 def write_sparse(path: Path, tensors: Tensors) -> None:
     """A file in the sparse coding at the top of this module."""
     ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
-    words = [tensor.reshape(-1).view(np.uint32) for tensor in ordered.values() if tensor.dtype == np.float32]
-    row = np.concatenate(words) if words else np.zeros(0, np.uint32)
-    set_words = row != 0
-    shuffled = row[set_words].view(np.uint8).reshape(-1, 4).T
-    rest = b"".join(tensor.tobytes() for tensor in ordered.values() if tensor.dtype != np.float32)
     header = [[name, tensor.dtype.str, list(tensor.shape)] for name, tensor in ordered.items()]
-    save_file(
-        {
-            "mask": _compress(np.packbits(set_words).tobytes()),
-            "values": _compress(np.ascontiguousarray(shuffled).tobytes()),
-            "rest": _compress(rest),
-        },
-        path,
-        {"coding": "sparse-1", "tensors": json.dumps(header), "nonzero": str(int(set_words.sum()))},
-    )
+    metadata = {"coding": "sparse-1", "tensors": json.dumps(header)}
+    blobs: dict[str, NDArray[np.uint8]] = {}
+    for kind, suffix, word in ROWS:
+        words = [tensor.reshape(-1).view(word) for tensor in ordered.values() if tensor.dtype == kind]
+        if words or not suffix:
+            row = np.concatenate(words) if words else np.zeros(0, word)
+            coded, nonzero = _coded(row)
+            blobs |= {f"{part}{suffix}": blob for part, blob in coded.items()}
+            metadata[f"nonzero{suffix}"] = str(nonzero)
+    blobs["rest"] = _compress(b"".join(tensor.tobytes() for tensor in ordered.values() if tensor.dtype not in CODED))
+    save_file(blobs, path, metadata)
 
 
 def read_weights(path: Path) -> dict[str, NDArray[Any]]:
@@ -68,6 +72,17 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
         return _read_sparse(load_file(path), metadata)
     except (SafetensorError, zstandard.ZstdError, KeyError, TypeError, ValueError) as error:
         raise DamagedFiles(f"{path.name} cannot be read: {error}") from error
+
+
+def _coded(row: NDArray[Any]) -> tuple[dict[str, NDArray[np.uint8]], int]:
+    """Mask and values of a row of words, and how many are not zero."""
+    set_words = row != 0
+    shuffled = row[set_words].view(np.uint8).reshape(-1, row.itemsize).T
+    parts = {
+        "mask": _compress(np.packbits(set_words).tobytes()),
+        "values": _compress(np.ascontiguousarray(shuffled).tobytes()),
+    }
+    return parts, int(set_words.sum())
 
 
 def _compress(data: bytes) -> NDArray[np.uint8]:
@@ -87,20 +102,16 @@ def _decompress(blob: NDArray[np.uint8], expected: int) -> NDArray[np.uint8]:
 
 def _read_sparse(blobs: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> dict[str, NDArray[Any]]:
     header = [(str(name), np.dtype(kind), tuple(int(n) for n in shape)) for name, kind, shape in _header(metadata)]
-    count = sum(math.prod(shape) for _, kind, shape in header if kind == np.float32)
-    row = _row(blobs, count=count, nonzero=int(metadata["nonzero"]))
-    rest_size = sum(kind.itemsize * math.prod(shape) for _, kind, shape in header if kind != np.float32)
+    rows = {np.dtype(kind): _row(blobs, metadata, header, kind, suffix) for kind, suffix, _ in ROWS}
+    rest_size = sum(kind.itemsize * math.prod(shape) for _, kind, shape in header if kind not in CODED)
     rest = _decompress(blobs["rest"], rest_size)
     tensors: dict[str, NDArray[Any]] = {}
-    word = byte = 0
+    at = dict.fromkeys([*rows, None], 0)
     for name, kind, shape in header:
-        size = math.prod(shape)
-        if kind == np.float32:
-            tensors[name] = row[word : word + size].view(np.float32).reshape(shape)
-            word += size
-        else:
-            tensors[name] = rest[byte : byte + size * kind.itemsize].view(kind).reshape(shape)
-            byte += size * kind.itemsize
+        row, place = (rows[kind], kind) if kind in rows else (rest, None)
+        size = math.prod(shape) * kind.itemsize
+        tensors[name] = row[at[place] : at[place] + size].view(kind).reshape(shape)
+        at[place] += size
     return tensors
 
 
@@ -111,10 +122,21 @@ def _header(metadata: Mapping[str, str]) -> list[list[Any]]:
     return header
 
 
-def _row(blobs: Mapping[str, NDArray[Any]], *, count: int, nonzero: int) -> NDArray[np.uint32]:
-    packed = _decompress(blobs["mask"], (count + 7) // 8)
+def _row(
+    blobs: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, str],
+    header: list[tuple[str, np.dtype[Any], tuple[int, ...]]],
+    kind: type[np.generic],
+    suffix: str,
+) -> NDArray[np.uint8]:
+    """The bytes of all tensors of a type, one after the other."""
+    width, count = np.dtype(kind).itemsize, sum(math.prod(shape) for _, own, shape in header if own == kind)
+    if not count:
+        return np.zeros(0, dtype=np.uint8)
+    nonzero = int(metadata[f"nonzero{suffix}"])
+    packed = _decompress(blobs[f"mask{suffix}"], (count + 7) // 8)
     set_words = np.unpackbits(packed, count=count).astype(bool)
-    shuffled = _decompress(blobs["values"], 4 * nonzero).reshape(4, nonzero)
-    row = np.zeros(count, dtype=np.uint32)
-    row[set_words] = np.ascontiguousarray(shuffled.T).view(np.uint32).reshape(-1)
-    return row
+    shuffled = _decompress(blobs[f"values{suffix}"], width * nonzero).reshape(width, nonzero)
+    row = np.zeros((count, width), dtype=np.uint8)
+    row[set_words] = shuffled.T
+    return row.reshape(-1)

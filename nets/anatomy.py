@@ -9,6 +9,7 @@ from torch import nn
 
 from nets.layers import Layer
 
+Layers = list[dict[str, Any]]  # of each its name, its shapes and its share of zeros
 Shapes = dict[str, tuple[int, ...]]  # of the weights, by the name of the layer
 
 
@@ -18,7 +19,7 @@ def shapes_of(network: nn.Module) -> Shapes:
     return {name: tuple(module.weight.shape) for name, module in layers}
 
 
-def layers_since(network: nn.Module, before: Shapes) -> list[dict[str, Any]]:
+def layers_since(network: nn.Module, before: Shapes) -> Layers:
     """Of each layer its name, the shape that its weights had and have, and the share of zeros among them."""
     return [_layer(name, network.get_submodule(name), shape) for name, shape in before.items()]
 

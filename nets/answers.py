@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,13 @@ from torch.nn.functional import cross_entropy
 from nets.batches import normalised
 from nets.datasets import Dataset, Split
 
+Ask = Callable[[Tensor], Tensor]  # normalised images (N, C, H, W) to logits (N, classes)
+
 # Two-sided 95 % of the normal distribution.
 Z = 1.96
 CALIBRATION_BINS = 15
 SUFFERED = 5
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,20 @@ def answers(network: nn.Module, split: Split, data: Dataset, *, batch_size: int 
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
+    with torch.inference_mode():
+        given = answers_of(network, split, data, batch_size=batch_size, device=device)
+    network.train(was_training)
+    return given
+
+
+def answers_of(ask: Ask, split: Split, data: Dataset, *, batch_size: int = 256, device: torch.device = CPU) -> Answers:
+    """Those of whatever takes normalised images (N, C, H, W) on this device and gives logits (N, classes)."""
     found: list[Tensor] = []
     loss = 0.0
-    with torch.inference_mode():
-        for indices in torch.split(torch.arange(len(split)), batch_size):
-            logits = network(normalised(split.images(indices), data, device)).cpu()
-            loss += cross_entropy(logits, split.labels[indices], reduction="sum").item()
-            found.append(torch.stack([part.double() for part in logits.softmax(1).max(1)]))
-    network.train(was_training)
+    for indices in torch.split(torch.arange(len(split)), batch_size):
+        logits = ask(normalised(split.images(indices), data, device)).cpu()
+        loss += cross_entropy(logits, split.labels[indices], reduction="sum").item()
+        found.append(torch.stack([part.double() for part in logits.softmax(1).max(1)]))
     confidence, predicted = torch.cat(found, 1)
     return Answers(split.labels, predicted.long(), confidence, loss / len(split))
 

@@ -128,6 +128,17 @@ class TargetNotReached(NetError):
         self.best = best
 
 
+class AccuracyLost(NetError):
+    """Whichever layers stay in float32, quantizing costs more accuracy than it may; `least` is the least it costs."""
+
+    def __init__(self, allowed: float, least: float) -> None:
+        super().__init__(
+            f"max_drop {allowed:g} cannot be held: validation accuracy falls by {least:.3g} at least. Ask for as much, "
+            "or give more calibration_images."
+        )
+        self.least = least
+
+
 class CheckpointLost(NetError):
     """The checkpoint of the best epoch is not there any more."""
 

@@ -27,6 +27,12 @@ def has_bfloat16(device: torch.device) -> bool:
     return allowed and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def has_vnni() -> bool:
+    """Whether the processor has instructions that multiply and add four 8-bit integers at a time."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(known.get(name) for name in ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"))
+
+
 def resolve(name: str, device: torch.device) -> torch.dtype:
     """The type that a spec's name comes down to on this device; raises PrecisionUnavailable."""
     if name == "float32" or (name == "auto" and not has_bfloat16(device)):

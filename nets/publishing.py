@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,23 +11,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from safetensors.numpy import save_file
 from torch import nn
 
 from formats.files import DamagedFiles
-from formats.graphs import GRAPH_NAME
+from formats.graphs import GRAPH_NAME, bare_graph
 from formats.manifest import GOLDEN_NAME, ModelManifest, Preprocessing, Weights, read_manifest, write_manifest
-from formats.weights import DENSE_NAME, SPARSE_NAME, Coding, read_weights, write_dense, write_sparse
+from formats.weights import CODED, DENSE_NAME, SPARSE_NAME, Coding, read_weights, write_dense, write_sparse
+from nets.answers import Ask
 from nets.architectures import architecture_options, build, without_auxiliary
 from nets.batches import normalised
 from nets.datasets import Dataset
 from nets.export import GraphCache, graph
-from nets.figures import figures
+from nets.figures import Figures, figures
 from nets.narrowing import fit_shapes
 
 GOLDEN_IMAGES = 8
+# Elements from which on a tensor of a quantized model is worth an entry in the header of the weights.
+LARGE = 256
 # Fewer zeros do not pay for the mask, and compressing all words of a large network takes long.
 SPARSE_SHARE = 0.02
 
@@ -55,12 +61,41 @@ def publish(directory: Path, network: nn.Module, *, request: Publication, graphs
         network.to("cpu").eval(), architecture_options(request.architecture), **data.look
     )
     request = replace(request, architecture=architecture.model_dump(mode="json"))
-    tensors = state_arrays(network)
     bare = graph(network, architecture, channels=data.channels, image_size=data.image_size, cache=graphs)
+    counts = figures(network, channels=data.channels, image_size=data.image_size)
+    with torch.inference_mode():
+        golden = _golden(network, data)
+    return _write(directory, request, bare=bare, tensors=state_arrays(network), golden=golden, counts=counts)
+
+
+def publish_quantized(
+    directory: Path, model: onnx.ModelProto, *, request: Publication, ask: Ask, counts: Figures
+) -> ModelManifest:
+    """The same of an ONNX model with integer weights; `ask` runs it, `counts` are of the network it was.
+
+    Its large tensors are stored as weights, its scales stay in the graph: they are many and small.
+    """
+    large = {tensor.name: tensor for tensor in model.graph.initializer if math.prod(tensor.dims) >= LARGE}
+    tensors = {name: numpy_helper.to_array(tensor) for name, tensor in large.items()}
+    zeros = sum(array.size - int(np.count_nonzero(array)) for array in tensors.values() if array.dtype == np.int8)
+    counts = replace(counts, nonzero_parameters=min(counts.nonzero_parameters, counts.parameters - zeros))
+    golden = _golden(ask, request.data)
+    return _write(directory, request, bare=bare_graph(model, large), tensors=tensors, golden=golden, counts=counts)
+
+
+def _write(
+    directory: Path,
+    request: Publication,
+    *,
+    bare: bytes,
+    tensors: Mapping[str, NDArray[Any]],
+    golden: Mapping[str, NDArray[Any]],
+    counts: Figures,
+) -> ModelManifest:
     (directory / GRAPH_NAME).write_bytes(bare)
     weights = _write_weights(directory, tensors)
-    save_file(_golden(network, data), directory / GOLDEN_NAME)
-    return write_manifest(directory, _manifest(network, request, weights=weights, tensors=tensors))
+    save_file(dict(golden), directory / GOLDEN_NAME)
+    return write_manifest(directory, _manifest(request, weights=weights, tensors=tensors, counts=counts))
 
 
 def load_network(directory: Path) -> tuple[nn.Module, ModelManifest]:
@@ -108,11 +143,11 @@ def weights_sha256(tensors: Mapping[str, NDArray[Any]]) -> str:
 
 def _write_weights(directory: Path, tensors: Mapping[str, NDArray[Any]]) -> Weights:
     coding: Coding
-    floats = [array for array in tensors.values() if array.dtype == np.float32]
-    zeros = sum(array.size - int(np.count_nonzero(array)) for array in floats)
+    coded = [array for array in tensors.values() if array.dtype in CODED]
+    zeros = sum(array.size - int(np.count_nonzero(array)) for array in coded)
     write_dense(directory / DENSE_NAME, tensors)
     name, coding = DENSE_NAME, "dense"
-    if zeros >= SPARSE_SHARE * sum(array.size for array in floats):
+    if zeros >= SPARSE_SHARE * sum(array.size for array in coded):
         write_sparse(directory / SPARSE_NAME, tensors)
         name, coding = _keep_smaller(directory)
     return Weights(file=name, coding=coding, sha256=weights_sha256(tensors))
@@ -125,21 +160,19 @@ def _keep_smaller(directory: Path) -> tuple[str, Coding]:
     return smaller.name, "sparse-1" if smaller == sparse else "dense"
 
 
-def _golden(network: nn.Module, data: Dataset) -> dict[str, NDArray[Any]]:
-    """A few validation images, spread over the split and so over the classes, with the network's logits."""
+def _golden(ask: Ask, data: Dataset) -> dict[str, NDArray[Any]]:
+    """A few validation images, spread over the split and so over the classes, with their logits."""
     split = data.validation
     count = min(GOLDEN_IMAGES, len(split))
     pixels = split.images(torch.linspace(0, len(split) - 1, count).long())
-    with torch.inference_mode():
-        logits = network(normalised(pixels, data, torch.device("cpu")))
+    logits = ask(normalised(pixels, data, torch.device("cpu")))
     return {"pixels": pixels.contiguous().numpy(), "logits": logits.contiguous().numpy()}
 
 
 def _manifest(
-    network: nn.Module, request: Publication, *, weights: Weights, tensors: Mapping[str, NDArray[Any]]
+    request: Publication, *, weights: Weights, tensors: Mapping[str, NDArray[Any]], counts: Figures
 ) -> ModelManifest:
     data = request.data
-    counts = figures(network, channels=data.channels, image_size=data.image_size)
     look = {"image_size": data.image_size, "channels": data.channels, "mean": data.mean, "std": data.std}
     return ModelManifest(
         id=request.id,

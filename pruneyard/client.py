@@ -75,6 +75,10 @@ class Client:
         """Ask for a network that learns from a model (id, alias or name)."""
         return self.submit({"kind": "distill", "teacher": teacher, **spec})
 
+    def quantize(self, model: str, **spec: Any) -> Job:
+        """Ask for a copy of a model (id, alias or name) that computes with 8-bit integers."""
+        return self.submit({"kind": "quantize", "model": model, **spec})
+
     def job(self, job_id: str) -> Job:
         """A job as it stands."""
         return cast(Job, self._connection.get(_path("jobs", job_id)))

@@ -40,6 +40,8 @@ DISTILL: dict[str, Any] = {
     "epochs": 20,
 }
 
+QUANTIZE: dict[str, Any] = {"kind": "quantize", "model": "first try", "max_drop": 0.01}
+
 JOBS: dict[str, Any] = {
     "train": {"summary": "Train a ResNet-18, a quarter as wide, on the built-in digits", "value": TRAIN},
     "shortest": {
@@ -62,6 +64,7 @@ JOBS: dict[str, Any] = {
     },
     "prune": {"summary": "Cut 90 % of a model's weights and retrain", "value": PRUNE},
     "distill": {"summary": "Train a light network on a model's images and on what the model thinks", "value": DISTILL},
+    "quantize": {"summary": "Compute with 8-bit integers, at most a point less right", "value": QUANTIZE},
     "filters": {"summary": "Cut channels until it is twice as fast, and retrain", "value": PRUNE_FILTERS},
 }
 

@@ -104,8 +104,9 @@ def _layers(layers: list[dict[str, Any]]) -> str:
         left = _product(after) * (1 - layer["zeros"]) / _product(before)
         bar = f'<div class="bar"><i style="width:{100 * left:.1f}%"></i></div>'
         rows.append([escape(layer["name"]), f"{before[0]} → {after[0]}" if before[0] != after[0] else str(after[0]),
-                     _percent(layer["zeros"]), bar, _percent(left)])  # fmt: skip
-    heads = ["layer", "channels", "zeros", "", "weights left"]
+                     _percent(layer["zeros"]), bar, _percent(left),
+                     *([f"{layer['bits']} bits"] if "bits" in layer else [])])  # fmt: skip
+    heads = ["layer", "channels", "zeros", "", "weights left", *(["kept in"] if "bits" in layers[0] else [])]
     return f"<h2>Layers</h2>{_table(heads, rows, kind='layers')}"
 
 

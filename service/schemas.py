@@ -45,7 +45,7 @@ class JobView(Schema):
     """A job."""
 
     id: str
-    kind: Literal["train", "prune", "distill", "quote", "ingest"]
+    kind: Literal["train", "prune", "distill", "quantize", "quote", "ingest"]
     name: str
     status: Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
     phase: str | None = Field(description="What a running job does.")

@@ -7,7 +7,16 @@ from typing import TypeVar
 from service.datasets import KnownDataset, UnknownDataset, find_known
 from service.problems import BadField
 from specs.architectures import ARCHITECTURES
-from specs.jobs import DistillSpec, FineTune, JobSpec, PruneSpec, QuoteSpec, TrainSpec
+from specs.jobs import (
+    LEAST_CALIBRATION,
+    DistillSpec,
+    FineTune,
+    JobSpec,
+    PruneSpec,
+    QuantizeSpec,
+    QuoteSpec,
+    TrainSpec,
+)
 from specs.options import Options
 from specs.training import LossOptions
 from store import models, queue
@@ -41,6 +50,8 @@ def _fit(session: Session, spec: JobSpec) -> tuple[JobSpec, str]:
     """The spec with ids for names, and a name for the job."""
     if isinstance(spec, TrainSpec):
         return _fit_training(session, spec)
+    if isinstance(spec, QuantizeSpec):
+        return _fit_quantizing(session, spec)
     return _fit_distilling(session, spec) if isinstance(spec, DistillSpec) else _fit_pruning(session, spec)
 
 
@@ -100,12 +111,33 @@ def _fit_distilling(session: Session, spec: DistillSpec) -> tuple[DistillSpec, s
     return spec.model_copy(update={"teacher": teacher.id}), spec.name or f"{teacher.name[:88]} distilled"
 
 
+def _fit_quantizing(session: Session, spec: QuantizeSpec) -> tuple[QuantizeSpec, str]:
+    parent = _find_parent(session, spec.model, "model")
+    _check_data_of(session, parent, "model")
+    images = parent.facts["training_images"]
+    if images < LEAST_CALIBRATION:
+        message = f"This model was trained on {images} images; calibration takes {LEAST_CALIBRATION} or more."
+        raise BadField("model", message=message, hint="Train it on a data set with more images.")
+    if spec.calibration_images > images:
+        if "calibration_images" in spec.model_fields_set:
+            message = f"The model was trained on {images} images only."
+            raise BadField("calibration_images", message=message, hint=f"Give at most {images}, or leave it out.")
+        spec = spec.model_copy(update={"calibration_images": images})
+    name = spec.name or f"{parent.name[:90]} in int8"
+    return spec.model_copy(update={"model": parent.id}), name
+
+
 def _find_parent(session: Session, reference: str, field: str) -> Model:
+    """The model that a job is to begin with: one whose weights can be trained."""
     try:
-        return models.find_model(session, reference)
+        parent = models.find_model(session, reference)
     except NotFound:
         hint = "GET /v1/models lists the models; a model is there once its job has succeeded."
         raise BadField(field, message="There is no model of this id, alias or name.", hint=hint) from None
+    if parent.kind == "quantized":
+        hint = f"Take its parent {parent.parent}, and quantize what comes of that."
+        raise BadField(field, message="This model is quantized: its weights are integers for good.", hint=hint)
+    return parent
 
 
 def _check_data_of(session: Session, parent: Model, field: str) -> None:

@@ -39,6 +39,8 @@ from specs.training import (
 
 Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 Epochs = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+# Fewer images do not show which values activations take.
+LEAST_CALIBRATION = 16
 BatchSize = Annotated[int, Field(strict=True, ge=1, le=8192)]
 
 
@@ -253,16 +255,39 @@ def _known_method(value: Any) -> Any:
     return chosen
 
 
+class QuantizeSpec(Strict):
+    """Store a model's weights as 8-bit integers, and compute with them; the parent model stays as it is.
+
+    Scales of weights are a channel's own; those of activations come from training images (NNCF's post-training
+    quantization). Float32 in, float32 out: a quantized model is served as any other.
+    """
+
+    kind: Literal["quantize"] = "quantize"
+    name: Name | None = Field(default=None, description="Of the job and its model; a label, not an id.")
+    model: Name = Field(description="Id, alias or name of the model to quantize.")
+    calibration_images: Annotated[int, Field(strict=True, ge=LEAST_CALIBRATION, le=10_000)] = Field(
+        default=300, description="Training images, drawn by lot, that show which values activations take."
+    )
+    max_drop: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        default=0.01,
+        description="How much validation accuracy may be lost, as a share: layers that cost most stay in float32 until "
+        "no more is. The job fails if that does not help. No bound when null.",
+    )
+    seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = Field(
+        default=0, description="Of the choice of images."
+    )
+
+
 PRUNE_CLASSES = tuple(_prune_class(method.name, method.options) for method in PRUNING_METHODS.values())
 
 if TYPE_CHECKING:
-    JobSpec = TrainSpec | DistillSpec | PruneSpec
+    JobSpec = TrainSpec | DistillSpec | PruneSpec | QuantizeSpec
 else:
     _prune = Union[PRUNE_CLASSES]  # noqa: UP007 - the members are known only at run time
     if len(PRUNE_CLASSES) > 1:
         _prune = Annotated[_prune, Discriminator("method")]
     JobSpec = Annotated[
-        TrainSpec | DistillSpec | Annotated[_prune, BeforeValidator(_known_method)],
+        TrainSpec | DistillSpec | QuantizeSpec | Annotated[_prune, BeforeValidator(_known_method)],
         Discriminator("kind"),
     ]
 
@@ -284,14 +309,14 @@ class IngestSpec(Strict):
 
 
 if TYPE_CHECKING:
-    StoredSpec = TrainSpec | DistillSpec | PruneSpec | QuoteSpec | IngestSpec
+    StoredSpec = TrainSpec | DistillSpec | PruneSpec | QuantizeSpec | QuoteSpec | IngestSpec
 else:
     StoredSpec = Annotated[JobSpec | QuoteSpec | IngestSpec, Discriminator("kind")]
 
 STORED_SPEC: TypeAdapter[StoredSpec] = TypeAdapter(StoredSpec)
 
 # A worker runs one job of each lane at a time, so that reading a data set never waits for the end of a training.
-LANES: tuple[tuple[str, ...], ...] = (("train", "prune", "distill", "quote"), ("ingest",))
+LANES: tuple[tuple[str, ...], ...] = (("train", "prune", "distill", "quantize", "quote"), ("ingest",))
 
 
 def lane_of(kind: str) -> tuple[str, ...]:

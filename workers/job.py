@@ -19,6 +19,7 @@ from formats.files import DamagedFiles
 from formats.logs import configure_logs
 from ingest.errors import IngestError
 from nets.errors import (
+    AccuracyLost,
     BatchTooSmall,
     CannotCut,
     CheckpointLost,
@@ -62,6 +63,7 @@ REASONS: dict[type[Exception], str] = {
     UnknownLayer: "unknown_layer",
     CannotCut: "cannot_be_cut",
     TargetNotReached: "target_not_reached",
+    AccuracyLost: "target_not_reached",
     CheckpointLost: "no_valid_checkpoint",
     DamagedFiles: "damaged_model",
     StorageFull: "insufficient_storage",

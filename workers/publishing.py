@@ -14,6 +14,7 @@ from nets.architectures import Network
 from store import checkpoints, models, queue
 from workers.run import Run
 
+Write = Callable[[Path], ModelManifest]
 Report = Callable[[Path, str], dict[str, Any]]
 
 
@@ -24,9 +25,20 @@ def publish(
 
     `report` is given the directory of the model and its fastest runtime, and says how it compares with its parent.
     """
+
+    def write(directory: Path) -> ModelManifest:
+        return files.publish(directory, network, request=request, graphs=run.artifacts.graphs())
+
+    publish_files(run, write, request, result=result, report=report)
+
+
+def publish_files(
+    run: Run, write: Write, request: files.Publication, *, result: dict[str, Any], report: Report | None = None
+) -> None:
+    """The same, where `write` fills an empty directory with the model's files."""
     run.enter("exporting")
     with run.artifacts.new_directory(run.artifacts.model(request.id)) as directory:
-        manifest = files.publish(directory, network, request=request, graphs=run.artifacts.graphs())
+        manifest = write(directory)
         run.enter("measuring")
         measurement = measure(directory, threads=run.settings.inference_threads)
         reported = None if report is None else report(directory, measurement.runtime)

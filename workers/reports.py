@@ -10,9 +10,9 @@ from formats.manifest import ModelManifest, stored_bytes
 from inference.comparing import Comparison, compare
 from inference.footprint import peak_bytes
 from inference.models import load_model
-from nets.anatomy import Shapes, layers_since
+from nets.anatomy import Layers
 from nets.answers import calibration_error, difference, suffered
-from nets.architectures import Network
+from nets.precision import has_vnni
 from workers.parents import Parent
 from workers.scores import Judged
 
@@ -34,7 +34,7 @@ class Stages:
 
 
 def report(
-    stages: Stages, shapes: Shapes, network: Network, parent: Parent, child: Path, runtime: str, *, threads: int
+    stages: Stages, layers: Layers, parent: Parent, child: Path, runtime: str, *, threads: int
 ) -> dict[str, Any]:
     """Plain values, ready for JSON. `child` is the directory of the new model, `runtime` its fastest."""
     loaded = load_model(child, runtime=runtime, threads=threads)
@@ -42,7 +42,8 @@ def report(
     latency = compare(parent.served(threads=threads), loaded)
     sizes = _sizes(both)
     lost = difference(stages.before.test, stages.after.test)
-    verdict, reason = judgement(lost.high, latency[0], sizes)
+    quantized = loaded.manifest.kind == "quantized"
+    verdict, reason = judgement(lost.high, latency[0], sizes, why=_why_integers() if quantized else None)
     return {
         "verdict": verdict,
         "reason": reason,
@@ -51,19 +52,26 @@ def report(
         "classes": suffered(stages.before.test, stages.after.test, both[1].classes),
         "sizes": {**sizes, "peak_memory_bytes": _memory(parent.directory, child)},
         "latency": [each.as_dict() for each in latency],
-        "layers": layers_since(network, shapes),
+        "layers": layers,
     }
 
 
-def judgement(lost_at_most: float, latency: Comparison, sizes: dict[str, Any]) -> tuple[Verdict, str]:
-    """One word, and why. `lost_at_most` is the upper end of the change in accuracy on the test images."""
+def judgement(
+    lost_at_most: float, latency: Comparison, sizes: dict[str, Any], *, why: str | None = None
+) -> tuple[Verdict, str]:
+    """One word, and why. `lost_at_most` is the upper end of the change in accuracy on the test images.
+
+    `why` is why the model is no faster, if it is not, where that is known.
+    """
     if lost_at_most < -MOST_LOST:
         return "too_costly", f"It is right on at least {-100 * lost_at_most:.1f} points less of the test images."
     measured = f"one image takes {latency.child.p50:.3g} ms instead of {latency.parent.p50:.3g}"
     if latency.low >= LEAST_GAIN:
         return "faster", f"Here {measured}: {latency.low:.2f} to {latency.high:.2f} times as fast (95 %)."
     smaller = sizes["bytes"]["after"] < SMALLER * sizes["bytes"]["before"]
-    return ("smaller_only" if smaller else "not_faster"), f"It is not felt to be faster ({measured}): {_why(sizes)}."
+    return (
+        "smaller_only" if smaller else "not_faster"
+    ), f"It is not felt to be faster ({measured}): {why or _why(sizes)}."
 
 
 def _why(sizes: dict[str, Any]) -> str:
@@ -73,6 +81,14 @@ def _why(sizes: dict[str, Any]) -> str:
     if sizes["nonzero_parameters"]["after"] < sizes["parameters"]["after"]:
         return "its zeros take less room in the file, but no maintained runtime on x86 skips them in a convolution"
     return "it has as much to do"
+
+
+def _why_integers() -> str:
+    """Why a network of integers is not faster."""
+    reason = "its layers have too little to do to repay the changes between integers and floating point"
+    if has_vnni():
+        return reason
+    return f"this processor has no VNNI, which multiplies 8-bit integers four at a time, or {reason}"
 
 
 def _pair(before: float | None, after: float | None) -> dict[str, Any]:

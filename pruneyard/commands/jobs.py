@@ -103,6 +103,44 @@ def prune(
     _submit(spec, wait=not no_wait)
 
 
+def distill(
+    teacher: Annotated[str, typer.Argument(help="Id, alias or name of the model to learn from.")],
+    *,
+    architecture: Annotated[str, typer.Option("--architecture", help="Of the network that learns.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the architecture.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Settings that go well together, such as fast.")
+    ] = None,
+    epochs: Epochs = None,
+    name: Name = None,
+    no_wait: NoWait = False,
+) -> None:
+    """Train a network on a model's images and on what the model thinks of them."""
+    spec: dict[str, Any] = {"kind": "distill", "teacher": teacher}
+    _merge(spec, "architecture", architecture, options=_pairs(settings or ()))
+    given = {"recipe": recipe, "epochs": epochs, "name": name}
+    spec.update({key: value for key, value in given.items() if value is not None})
+    _submit(spec, wait=not no_wait)
+
+
+def quantize(
+    model: Annotated[str, typer.Argument(help="Id, alias or name of the model.")],
+    *,
+    max_drop: Annotated[
+        float | None,
+        typer.Option("--max-drop", help="Validation accuracy that may be lost; 0.01 where it is not said."),
+    ] = None,
+    name: Name = None,
+    no_wait: NoWait = False,
+) -> None:
+    """Make a copy of a model that computes with 8-bit integers; the model itself stays."""
+    spec: dict[str, Any] = {"kind": "quantize", "model": model}
+    spec.update({key: value for key, value in {"max_drop": max_drop, "name": name}.items() if value is not None})
+    _submit(spec, wait=not no_wait)
+
+
 def list_jobs(
     context: typer.Context,
     status: Annotated[str | None, typer.Option("--status", help="Only jobs in this state.")] = None,

@@ -46,6 +46,8 @@ def make_app() -> typer.Typer:
     app.command("migrate")(services.migrate_database)
     app.command("train")(jobs.train)
     app.command("prune")(jobs.prune)
+    app.command("distill")(jobs.distill)
+    app.command("quantize")(jobs.quantize)
     app.add_typer(datasets.dataset_commands(), name="datasets")
     app.add_typer(jobs.job_commands(), name="jobs")
     app.add_typer(models.model_commands(), name="models")

@@ -32,6 +32,7 @@ def network(sparsity: float) -> Tensors:
         "scalar": np.array(-0.0, dtype=np.float32),
         "odd": np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-45], dtype=np.float32),
         "flags": np.array([True, False]),
+        "layer.quantized": (rng.integers(-127, 128, (64, 96)) * (rng.random((64, 96)) >= sparsity)).astype(np.int8),
     }
 
 

@@ -15,13 +15,22 @@ from formats.files import DamagedFiles
 from formats.graphs import GRAPH_NAME, filled_graph
 from formats.manifest import GOLDEN_NAME, MANIFEST_NAME, ModelManifest, read_manifest
 from formats.weights import read_weights
+from inference.models import load_model
+from inference.telemetry import forbid_telemetry
+from nets.answers import Ask
 from nets.batches import normalised
 from nets.datasets import Dataset
 from nets.export import graph_key, onnx_model
+from nets.figures import Figures
+from nets.layers import Layer
 from nets.pruning import select
-from nets.publishing import Publication, load_network, publish, state_arrays, weights_sha256
+from nets.publishing import Publication, load_network, publish, publish_quantized, state_arrays, weights_sha256
+from specs.jobs import QuantizeSpec
 from specs.pruning import PRUNING_METHODS
 from tests.nets.conftest import IMAGE_SIZE, GraphMemory, narrow, one_of_each_file, small_network
+
+forbid_telemetry()
+from nets.quantization import Quantized, integer_layers, quantize  # noqa: E402 - NNCF asks for telemetry as it loads
 
 # An export takes 1 to 19 seconds, and a network of the same file differs in how often it repeats its blocks: the
 # exporter, the weights by name and the runtime meet nothing new in it.
@@ -82,6 +91,48 @@ def test_a_published_network_comes_back_and_runs_elsewhere(
     for part in (slice(None), slice(3, 4)):
         (logits,) = session.run(["logits"], {"images": images[part]})
         np.testing.assert_allclose(logits, golden["logits"][part], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_every_network_answers_alike_in_integers(tmp_path: Path, few: Dataset, graphs: GraphMemory, name: str) -> None:
+    network = trained(name)
+    manifest = published(tmp_path / "float", network, name, data=few, graphs=graphs)
+    quantized = in_integers(tmp_path / "float", few, manifest)
+    layers = {key for key, module in load_network(tmp_path / "float")[0].named_modules() if isinstance(module, Layer)}
+    assert set(integer_layers(network, quantized.model)) == layers
+
+    whole = quantized.model.SerializeToString()
+    request = Publication(
+        id="mdl_2",
+        kind="quantized",
+        architecture=manifest.architecture,
+        data=few,
+        training={},
+        metrics={},
+    )
+    counts = Figures(manifest.parameters, manifest.nonzero_parameters, manifest.macs)
+    (tmp_path / "integers").mkdir()
+    publish_quantized(tmp_path / "integers", quantized.model, request=request, ask=onnx_ask(whole), counts=counts)
+    pixels = few.validation.images(torch.arange(len(few.validation))).numpy()
+    before, after = (
+        load_model(tmp_path / kind, runtime="onnxruntime", threads=1).predict(pixels) for kind in ("float", "integers")
+    )
+    # Networks that have learnt nothing lose most: their answers hang on the largest values, which are clipped.
+    assert 0 < np.std(after - before) < 0.35 * np.std(before)
+    stored = read_weights(tmp_path / "integers" / read_manifest(tmp_path / "integers").weights.file)
+    integers = sum(array.size for array in stored.values() if array.dtype == np.int8)
+    assert integers > 0.5 * manifest.parameters, "weights are kept as integers"
+
+
+def in_integers(directory: Path, data: Dataset, manifest: ModelManifest) -> Quantized:
+    graph = filled_graph((directory / GRAPH_NAME).read_bytes(), read_weights(directory / manifest.weights.file))
+    spec = QuantizeSpec(model="any", calibration_images=32, max_drop=None)
+    return quantize(graph, data, spec, compile_graph=onnx_ask, told=lambda _: None)
+
+
+def onnx_ask(graph: bytes) -> Ask:
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
 
 
 @pytest.mark.parametrize("name", EXPORTED)

@@ -74,6 +74,17 @@ def test_prune_sends_what_the_options_say(service: FakeService, epochs: str, fin
     assert sent_spec(service) == {"kind": "prune", "model": "best", "sparsity": 0.9, "fine_tune": fine_tune}
 
 
+def test_quantize_sends_what_the_options_say(service: FakeService) -> None:
+    assert run("quantize", "best", "--max-drop", "0.02", "--no-wait").exit_code == 0
+    assert sent_spec(service) == {"kind": "quantize", "model": "best", "max_drop": 0.02}
+
+
+def test_distill_sends_what_the_options_say(service: FakeService) -> None:
+    assert run("distill", "best", "--architecture", "mlp", "--set", "hidden=[8]", "--no-wait").exit_code == 0
+    network = {"name": "mlp", "hidden": [8]}
+    assert sent_spec(service) == {"kind": "distill", "teacher": "best", "architecture": network}
+
+
 def test_a_job_that_is_waited_for_is_shown_line_by_line(service: FakeService) -> None:
     running = {"status": "running", "phase": "training", "progress": {"epoch": 3, "epochs": 3, "eta_seconds": 61.0}}
     service.states = [{"queue_position": 2}, running, SUCCEEDED]

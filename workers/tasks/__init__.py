@@ -8,6 +8,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "train": "workers.tasks.train:train",
         "prune": "workers.tasks.prune:prune",
         "distill": "workers.tasks.distill:distill",
+        "quantize": "workers.tasks.quantize:quantize",
         "quote": "workers.tasks.quote:quote",
         "ingest": "workers.tasks.ingest:ingest",
     }

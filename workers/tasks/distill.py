@@ -7,7 +7,7 @@ from functools import partial
 import psutil
 
 from nets import architectures, training
-from nets.anatomy import shapes_of
+from nets.anatomy import layers_since, shapes_of
 from nets.distillation import Teacher
 from nets.memory import check_fits
 from nets.publishing import Publication
@@ -49,13 +49,7 @@ def distill(run: Run, spec: DistillSpec) -> None:
         lineage={"job": run.claim.job_id, "parent": parent.manifest.id, "best_epoch": result.best_epoch},
         metrics=after.scores(),
     )
-    told = partial(
-        report,
-        Stages(before, None, after),
-        shapes_of(result.network),
-        result.network,
-        parent,
-        threads=run.settings.inference_threads,
-    )
+    layers = layers_since(result.network, shapes_of(result.network))
+    told = partial(report, Stages(before, None, after), layers, parent, threads=run.settings.inference_threads)
     facts = {"best_epoch": result.best_epoch, "epochs_run": result.epochs_run}
     publish(run, result.network, request, result=facts, report=told)

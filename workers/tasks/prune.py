@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from nets import filters, pruning, training
-from nets.anatomy import shapes_of
+from nets.anatomy import layers_since, shapes_of
 from nets.architectures import Network
 from nets.distillation import Teacher
 from nets.publishing import Publication
@@ -69,7 +69,8 @@ def prune(run: Run, spec: PruneSpec) -> None:
         "accuracy_after_retraining": stages.after.test.accuracy,
         **cut.figures,
     }
-    told = partial(report, stages, shapes, cut.network, parent, threads=run.settings.inference_threads)
+    layers = layers_since(cut.network, shapes)
+    told = partial(report, stages, layers, parent, threads=run.settings.inference_threads)
     publish(run, cut.network, request, result=result, report=told)
 
 

@@ -1,0 +1,199 @@
+"""Int8 networks: integer weights with a scale for each channel, activations with scales from calibration images.
+
+NNCF's post-training quantization (Kozlov et al.: Neural Network Compression Framework, arXiv 2002.08679) of a
+network's ONNX model. Whoever calls this has to switch off NNCF's telemetry first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import nncf
+import numpy as np
+import onnx
+import torch
+from nncf.quantization.advanced_parameters import (
+    AdvancedAccuracyRestorerParameters,
+    AdvancedQuantizationParameters,
+    OverflowFix,
+)
+from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnxscript.optimizer import optimize
+from torch import nn
+
+from nets.answers import Answers, Ask, answers_of
+from nets.batches import normalised
+from nets.datasets import Dataset, Split
+from nets.errors import AccuracyLost
+from nets.export import INPUT_NAME
+from nets.layers import Layer
+from nets.seeds import derived_seed
+from specs.jobs import QuantizeSpec
+
+# Weights of integers, by the name that NNCF gives what it made of one.
+PREFIX, SUFFIX = "q_output_", "_1"
+# Each layer given back to float32 is one more model to time and compare: after so many the rest is not worth it.
+MOST_RESTORED = 20
+# What an activation's scale has to hold: the mean of the images' largest values, or the largest of all. Which is better
+# differs from network to network, so both are tried. Weights take half of their range: without VNNI the products of
+# whole ones saturate, and a network of linear layers was found to be off by a fifth of its largest logit.
+WAYS = tuple(
+    AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE, activations_range_estimator_params=held)
+    for held in (RangeEstimatorParametersSet.MEAN_MINMAX, RangeEstimatorParametersSet.MINMAX)
+)
+
+Compile = Callable[[bytes], Ask]
+Item = tuple[NDArray[np.float32], int]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """An ONNX model of integers; `drop` is the validation accuracy that it lost."""
+
+    model: onnx.ModelProto
+    drop: float
+
+
+def quantize(
+    graph: bytes, data: Dataset, options: QuantizeSpec, *, compile_graph: Compile, told: Callable[[int], None]
+) -> Quantized:
+    """A serialized ONNX model of float32 in int8, for images of this data set; layers that cost too much stay.
+
+    `compile_graph` makes a function of images (N, C, H, W) to logits (N, classes) of a serialized ONNX model: accuracy
+    is that of the runtime. `told` hears how many images calibration has seen. Raises AccuracyLost if `max_drop` does
+    not hold with any layers.
+    """
+    # Convolutions take in their normalisation first, or it would be quantized by itself.
+    plain = optimize(onnx.load_from_string(graph))
+    images = _Images(_calibration(data, options), told)
+    judge = _Judge(data, compile_graph)
+    before = judge.answers(plain).accuracy
+    tried = [(how, _with_integers(plain, images, how)) for how in WAYS]
+    given = [judge.answers(model) for _, model in tried]
+    best = min(range(len(tried)), key=lambda number: given[number].loss)
+    (how, model), drop = tried[best], before - given[best].accuracy
+    if options.max_drop is not None and drop > options.max_drop:
+        model = _with_accuracy_control(plain, images, judge, options.max_drop, how)
+        least, drop = drop, before - judge.answers(model).accuracy
+        if drop > options.max_drop or not _integers(model):
+            raise AccuracyLost(options.max_drop, max(drop, least))
+    return Quantized(model, drop)
+
+
+def integer_layers(network: nn.Module, model: onnx.ModelProto) -> dict[str, float]:
+    """The layers of the network whose weights the model has as integers, and the share of zeros among them."""
+    tensors = _integers(model)
+    found = {}
+    for name, module in network.named_modules():
+        tensor = tensors.get(f"{PREFIX}{name}.weight{SUFFIX}") if isinstance(module, Layer) else None
+        if tensor is not None:
+            array = numpy_helper.to_array(tensor)
+            found[name] = 1 - int(np.count_nonzero(array)) / array.size
+    return found
+
+
+def _integers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """The weights of a model that are integers, by its names for them."""
+    return {
+        tensor.name: tensor
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and tensor.name.startswith(PREFIX)
+    }
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images for calibration, each (1, C, H, W)."""
+
+    images: list[NDArray[np.float32]]
+    told: Callable[[int], None]
+
+    def dataset(self) -> nncf.Dataset:
+        """As NNCF wants them."""
+        return nncf.Dataset(range(len(self.images)), self._feed)
+
+    def _feed(self, number: int) -> dict[str, NDArray[np.float32]]:
+        self.told(number + 1)
+        return {INPUT_NAME: self.images[number]}
+
+
+def _calibration(data: Dataset, options: QuantizeSpec) -> list[NDArray[np.float32]]:
+    """Training images, normalised, drawn by lot without looking at their labels."""
+    lot = torch.Generator().manual_seed(derived_seed("calibration", options.seed))
+    chosen = torch.randperm(len(data.train), generator=lot)[: options.calibration_images]
+    return [_inputs(data.train, index[None], data) for index in chosen]
+
+
+def _inputs(split: Split, indices: torch.Tensor, data: Dataset) -> NDArray[np.float32]:
+    images: NDArray[np.float32] = normalised(split.images(indices), data, torch.device("cpu")).contiguous().numpy()
+    return images
+
+
+def _with_integers(plain: onnx.ModelProto, images: _Images, how: AdvancedQuantizationParameters) -> onnx.ModelProto:
+    with _silence():
+        model: onnx.ModelProto = nncf.quantize(
+            plain, images.dataset(), subset_size=len(images.images), advanced_parameters=how
+        )
+    return model
+
+
+def _with_accuracy_control(
+    plain: onnx.ModelProto, images: _Images, judge: _Judge, max_drop: float, how: AdvancedQuantizationParameters
+) -> onnx.ModelProto:
+    """Layers go back to float32 one by one, those first whose integers change the most answers."""
+    with _silence():
+        controlled: onnx.ModelProto = nncf.quantize_with_accuracy_control(
+            plain,
+            images.dataset(),
+            nncf.Dataset(judge.items()),
+            validation_fn=judge.validate,
+            max_drop=max_drop,
+            subset_size=len(images.images),
+            advanced_quantization_parameters=how,
+            advanced_accuracy_restorer_parameters=AdvancedAccuracyRestorerParameters(
+                max_num_iterations=MOST_RESTORED, num_ranking_workers=1
+            ),
+        )
+    return controlled
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """How often a model is right on the validation images, as it is served."""
+
+    data: Dataset
+    compile_graph: Compile
+
+    def answers(self, model: onnx.ModelProto) -> Answers:
+        return answers_of(self.compile_graph(model.SerializeToString()), self.data.validation, self.data)
+
+    def items(self) -> list[Item]:
+        """Validation images with their labels, one by one, as NNCF wants them."""
+        split = self.data.validation
+        return [
+            (_inputs(split, torch.tensor([index]), self.data), int(split.labels[index])) for index in range(len(split))
+        ]
+
+    def validate(self, model: onnx.ModelProto, items: Iterable[Item]) -> tuple[float, list[float]]:
+        """The accuracy on these items, and for each 1 if it is right, else 0."""
+        ask = self.compile_graph(model.SerializeToString())
+        right = [float(int(ask(torch.from_numpy(image)).argmax()) == label) for image, label in items]
+        return sum(right) / len(right), right
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """NNCF logs and draws bars of its progress; errors are raised all the same."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,106 @@
+"""Turn a published model into integers, as accurate as was asked for, and publish the result as its child."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inference.models import read_stored
+from inference.runtimes import RUNTIMES
+from inference.telemetry import forbid_telemetry
+from nets.anatomy import Layers, layers_since, shapes_of
+from nets.answers import Ask, answers_of
+from nets.figures import Figures
+from nets.publishing import Publication, publish_quantized
+from specs.jobs import QuantizeSpec
+from store.ids import new_id
+from workers.parents import Parent, load_parent
+from workers.publishing import publish_files
+from workers.reports import Stages, report
+from workers.run import Run
+from workers.scores import Judged, judge
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nets.quantization import Quantized
+
+FLOAT_BITS, INTEGER_BITS = 32, 8
+
+
+def quantize(run: Run, spec: QuantizeSpec) -> None:
+    """The task of a quantize job. It calibrates on training images and chooses by validation images."""
+    run.enter("loading")
+    parent = load_parent(run, spec.model)
+    quantization = _quantization()
+    compile_graph = partial(_compiled, threads=run.settings.inference_threads)
+
+    def told(images: int) -> None:
+        run.on_files("quantizing", min(images, spec.calibration_images), spec.calibration_images)
+
+    graph = read_stored(parent.directory).graph()
+    found: Quantized = quantization.quantize(graph, parent.data, spec, compile_graph=compile_graph, told=told)
+    run.enter("evaluating")
+    ask = compile_graph(found.model.SerializeToString())
+    after = Judged(*(answers_of(ask, split, parent.data) for split in (parent.data.validation, parent.data.test)))
+    request = Publication(
+        id=new_id("mdl"),
+        kind="quantized",
+        architecture=parent.manifest.architecture,
+        data=parent.data,
+        dataset={"id": parent.origin.dataset},
+        training={**parent.manifest.training, "quantize": spec.model_dump(mode="json")},
+        lineage={"job": run.claim.job_id, "parent": parent.manifest.id},
+        metrics=after.scores(),
+    )
+    layers = _layers(parent, quantization.integer_layers(parent.network, found.model))
+    stages = Stages(judge(parent.network, parent.data), None, after)
+    publish_files(
+        run,
+        partial(publish_quantized, model=found.model, request=request, ask=ask, counts=_counts(parent)),
+        request,
+        result={"drop": round(found.drop, 5), "float_layers": _still_float(layers)},
+        report=partial(report, stages, layers, parent, threads=run.settings.inference_threads),
+    )
+
+
+def _quantization() -> Any:
+    """The module that knows NNCF, which takes seconds to load, and asks for OpenVINO's telemetry as it does."""
+    forbid_telemetry()
+    return import_module("nets.quantization")
+
+
+def _compiled(graph: bytes, *, threads: int) -> Ask:
+    """OpenVINO: it runs integers faster than ONNX Runtime on every network, and depthwise ones three times so."""
+    network = RUNTIMES["openvino"].compile(graph, threads=threads)
+
+    def ask(images: Tensor) -> Tensor:
+        logits = network(np.ascontiguousarray(images.numpy()))
+        return images.new_tensor(logits)
+
+    return ask
+
+
+def _counts(parent: Parent) -> Figures:
+    manifest = parent.manifest
+    return Figures(manifest.parameters, manifest.nonzero_parameters, manifest.macs)
+
+
+def _layers(parent: Parent, integers: dict[str, float]) -> Layers:
+    """The parent's layers, those in integers with their own zeros: small weights round to nought."""
+    layers = layers_since(parent.network, shapes_of(parent.network))
+    return [
+        {
+            **layer,
+            "zeros": round(integers.get(layer["name"], float(layer["zeros"])), 5),
+            "bits": INTEGER_BITS if layer["name"] in integers else FLOAT_BITS,
+        }
+        for layer in layers
+    ]
+
+
+def _still_float(layers: Layers) -> list[str]:
+    return [layer["name"] for layer in layers if layer["bits"] == FLOAT_BITS]

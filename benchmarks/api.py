@@ -13,13 +13,9 @@ import base64
 import json
 import os
 import platform
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median, quantiles
@@ -27,6 +23,8 @@ from typing import Any
 
 import httpx
 import psutil
+
+from benchmarks.processes import answers, free_port, migrate, process, wait_for
 
 TRAINING: dict[str, Any] = {
     "kind": "train",
@@ -80,7 +78,7 @@ def processor() -> str:
 def measure(home: Path) -> dict[str, dict[str, float]]:
     environment = {**os.environ, "PRUNEYARD_HOME": str(home), "PRUNEYARD_PORT": str(free_port())}
     url = f"http://127.0.0.1:{environment['PRUNEYARD_PORT']}"
-    subprocess.run([sys.executable, "-m", "store.migrate"], env=environment, check=True, capture_output=True)
+    migrate(environment)
     starts = [start_seconds(environment, url) for _ in range(STARTS)]
     figures = {"ready after start, s": spread(starts)}
     with process("service", environment) as service, httpx.Client(base_url=url, trust_env=False) as http:
@@ -171,41 +169,8 @@ def submit(http: httpx.Client, body: dict[str, Any]) -> str:
     return identifier
 
 
-def answers(http: httpx.Client, path: str) -> bool:
-    try:
-        return http.get(path).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 def wait_for_end(http: httpx.Client, job: str) -> None:
     wait_for(lambda: http.get(f"/v1/jobs/{job}").json()["status"] not in {"queued", "running"})
-
-
-def wait_for(look: Callable[[], bool], *, pause: float = 0.1, seconds: float = 300.0) -> None:
-    end = time.monotonic() + seconds
-    while not look():
-        if time.monotonic() > end:
-            raise TimeoutError
-        time.sleep(pause)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-@contextmanager
-def process(module: str, environment: dict[str, str]) -> Iterator[psutil.Process]:
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    child = psutil.Popen([sys.executable, "-m", module], env=environment, **quiet)
-    try:
-        yield child
-    finally:
-        child.terminate()
-        child.wait(60)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def _compared(parent: LoadedModel, child: LoadedModel, batch: int) -> Comparison
     while len(pairs) < LEAST_PAIRS or (len(pairs) < MOST_PAIRS and time.perf_counter() < end):
         pairs.append((calls[0](), calls[1]()))
     ratios = sorted(before / after for before, after in pairs)
-    low, high = _median_interval(len(ratios))
+    low, high = median_interval(len(ratios))
     return Comparison(
         batch=batch,
         parent=_timing([before for before, _ in pairs]),
@@ -94,7 +94,7 @@ def _timing(milliseconds: list[float]) -> Timing:
     return Timing(round(median(milliseconds), 4), round(quantiles(milliseconds, n=20)[-1], 4))
 
 
-def _median_interval(count: int) -> tuple[int, int]:
+def median_interval(count: int) -> tuple[int, int]:
     """Which of `count` sorted values bound their median at 95 %, whatever their distribution (by the sign test)."""
     reach = 1.96 * math.sqrt(count) / 2
     return max(0, math.floor(count / 2 - reach)), min(count - 1, math.ceil(count / 2 + reach))

@@ -21,6 +21,7 @@ from inference.telemetry import forbid_telemetry
 from specs.registry import Registry
 
 PROGRAM_NAME = "predict.py"
+NETWORK_NAME = "network.py"
 RULE = (
     "EXIF orientation applied; 16-bit grey scaled to 8 bits; transparency laid over black; grey or RGB by the number "
     "of channels; resized to image_size x image_size, antialiased and bilinear, whatever the aspect ratio; then "
@@ -67,24 +68,39 @@ RUN_OPENVINO = """import openvino
 logits = openvino.Core().compile_model("model.xml", "CPU")(images)[0]"""
 
 
+RUN_TORCH = """import pathlib
+
+import torch
+from safetensors.torch import load_file
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from network import network
+
+with torch.inference_mode():
+    logits = network(load_file("weights.safetensors"), torch.from_numpy(images)).numpy()"""
+
+Source = Callable[[], str]
+
+
 @dataclass(frozen=True)
 class ExportForm:
-    """One form: `write` puts its files into an empty folder, given the model."""
+    """One form: `write` puts its files into an empty folder, given the model and what tells its program."""
 
     name: str
     title: str
-    write: Callable[[Path, StoredModel], None]
+    write: Callable[[Path, StoredModel, Source], None]
 
 
-def export(directory: Path, form: str, target: Path) -> None:
+def export(directory: Path, form: str, target: Path, *, source: Source) -> None:
     """Writes the archive of a model's directory to a file that is not there yet, in a folder of its own.
 
-    Raises UnknownName for a form that there is not, DamagedFiles, GoldenMismatch and CannotRun.
+    `source` gives the network as a program of PyTorch, for the form that has one; it takes seconds. Raises
+    UnknownName for a form that there is not, DamagedFiles, GoldenMismatch and CannotRun.
     """
     chosen, model = EXPORT_FORMS[form], read_stored(directory)
     folder = target.parent / "files"
     folder.mkdir()
-    chosen.write(folder, model)
+    chosen.write(folder, model, source)
     rule = {**model.manifest.preprocessing.model_dump(mode="json"), "rule": RULE}
     (folder / "preprocessing.json").write_text(json.dumps(rule, indent=1), "utf-8")
     (folder / "labels.json").write_text(json.dumps(model.manifest.classes, indent=1), "utf-8")
@@ -94,14 +110,14 @@ def export(directory: Path, form: str, target: Path) -> None:
             archive.write(path, path.name)
 
 
-def _onnx(folder: Path, model: StoredModel) -> None:
+def _onnx(folder: Path, model: StoredModel, _source: Source) -> None:
     graph = model.graph()
     model.check("onnxruntime", RUNTIMES["onnxruntime"].compile(graph, threads=0))
     (folder / "model.onnx").write_bytes(graph)
     _write_program(folder, "onnxruntime", RUN_ONNX)
 
 
-def _openvino(folder: Path, model: StoredModel) -> None:
+def _openvino(folder: Path, model: StoredModel, _source: Source) -> None:
     forbid_telemetry()
     import openvino  # noqa: PLC0415 - only whoever asks for it pays for it
 
@@ -112,8 +128,10 @@ def _openvino(folder: Path, model: StoredModel) -> None:
     _write_program(folder, "openvino", RUN_OPENVINO)
 
 
-def _safetensors(folder: Path, model: StoredModel) -> None:
+def _safetensors(folder: Path, model: StoredModel, source: Source) -> None:
     write_dense(folder / DENSE_NAME, model.tensors, {"format": "pt"})
+    (folder / NETWORK_NAME).write_text(source(), "utf-8")
+    _write_program(folder, "torch and safetensors", RUN_TORCH)
 
 
 def _write_program(folder: Path, package: str, run: str) -> None:
@@ -128,6 +146,10 @@ EXPORT_FORMS: Registry[ExportForm] = Registry(
         ExportForm(
             "openvino", "OpenVINO IR in float32, held against its golden answers as it is in the archive", _openvino
         ),
-        ExportForm("safetensors", "The weights by their names in PyTorch's state dict, dense", _safetensors),
+        ExportForm(
+            "safetensors",
+            "The weights by their names in PyTorch's state dict, and the network as a program of plain PyTorch",
+            _safetensors,
+        ),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,8 @@ from starlette.concurrency import run_in_threadpool
 
 from inference.exporting import export
 from service.house import House, TheHouse
+from service.problems import BadField
+from service.sources import source_of
 from store import models
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -35,7 +38,8 @@ async def export_model(
 ) -> FileResponse:
     """A zip: the network, `preprocessing.json`, `labels.json`, `model.json`, and a program that predicts.
 
-    It was held against the model's golden answers in the form that it has there; `safetensors` has weights only.
+    It was held against the model's golden answers in the form that it has there. `safetensors` has the weights by the
+    names of PyTorch's state dict and the network as a program of plain PyTorch; quantized models have none.
     """
     path, name = await run_in_threadpool(_export, house, reference, form)
     return FileResponse(
@@ -49,10 +53,14 @@ async def export_model(
 def _export(house: House, reference: str, form: str) -> tuple[Path, str]:
     with house.database.read() as session:
         row = models.find_model(session, reference)
+    if row.kind == "quantized" and form == "safetensors":
+        message = "A quantized model has no weights that PyTorch could compute with."
+        raise BadField("format", message=message, hint="Take onnx or openvino, or its parent as safetensors.")
     scratch = house.artifacts.new_scratch()
     path = scratch / "model.zip"
     try:
-        export(house.artifacts.model(row.id), form, path)
+        directory = house.artifacts.model(row.id)
+        export(directory, form, path, source=partial(source_of, directory))
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

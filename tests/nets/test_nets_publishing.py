@@ -25,6 +25,7 @@ from nets.figures import Figures
 from nets.layers import Layer
 from nets.pruning import select
 from nets.publishing import Publication, load_network, publish, publish_quantized, state_arrays, weights_sha256
+from nets.source import program, source
 from specs.jobs import QuantizeSpec
 from specs.pruning import PRUNING_METHODS
 from tests.nets.conftest import IMAGE_SIZE, GraphMemory, narrow, one_of_each_file, small_network
@@ -122,6 +123,18 @@ def test_every_network_answers_alike_in_integers(tmp_path: Path, few: Dataset, g
     stored = read_weights(tmp_path / "integers" / read_manifest(tmp_path / "integers").weights.file)
     integers = sum(array.size for array in stored.values() if array.dtype == np.int8)
     assert integers > 0.5 * manifest.parameters, "weights are kept as integers"
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_every_network_is_a_program_of_plain_pytorch(name: str) -> None:
+    network = trained(name).eval()
+    text = source(network, title=name, channels=1, image_size=IMAGE_SIZE)
+    assert "import torch\n" in text
+    assert text.count("import ") == 1
+    images = torch.randn(3, 1, IMAGE_SIZE, IMAGE_SIZE)
+    with torch.inference_mode():
+        found = program(text)(dict(network.state_dict()), images.clone())
+        assert torch.allclose(found, network(images), atol=1e-5)
 
 
 def in_integers(directory: Path, data: Dataset, manifest: ModelManifest) -> Quantized:

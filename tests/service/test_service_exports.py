@@ -34,7 +34,7 @@ def archive(api: TestClient, form: str, folder: Path, name: str = "tiny pruned")
     return folder
 
 
-@pytest.mark.parametrize("form", [name for name in EXPORT_FORMS if name != "safetensors"])
+@pytest.mark.parametrize("form", EXPORT_FORMS)
 def test_the_program_in_the_archive_answers_as_the_service_does(
     form: str, trained_api: TestClient, tmp_path: Path, test_digits: list[tuple[bytes, str]]
 ) -> None:

@@ -66,6 +66,8 @@ def test_integers_can_be_taken_away(home: TestClient) -> None:
     session = onnxruntime.InferenceSession(archive.read("model.onnx"), providers=["CPUExecutionProvider"])
     logits = session.run(None, {"images": np.zeros((2, 1, size, size), dtype=np.float32)})[0]
     assert logits.shape == (2, len(json.loads(archive.read("labels.json"))))
+    assert home.get("/v1/models/integers/export?format=openvino").status_code == 200
+    problem_of(home.get("/v1/models/integers/export?format=safetensors"), 422)
 
 
 @pytest.mark.parametrize(

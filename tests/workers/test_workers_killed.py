@@ -1,0 +1,104 @@
+"""Jobs whose process is killed by SIGKILL in two of their phases: they end as if nothing had happened."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from specs.settings import Settings
+from tests.conftest import LOOPBACK, ended, new_home, running_worker
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as on POSIX")
+
+TRAINING: dict[str, Any] = {
+    "kind": "train",
+    "name": "parent",
+    "dataset": "digits",
+    "architecture": {"name": "mlp", "hidden": [256, 128]},
+    "epochs": 2,
+}
+# A job is given up when it has crashed three times, so no more than two phases of each.
+RETRAINING = {"epochs": 3, "distill": True}
+JOBS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "weights": (
+        {"kind": "prune", "model": "parent", "sparsity": 0.8, "rounds": 2, "fine_tune": RETRAINING},
+        {"training", "exporting"},
+    ),
+    "channels": (
+        {"kind": "prune", "model": "parent", "method": "l1-filter", "speedup": 1.05, "fine_tune": RETRAINING},
+        {"pruning", "measuring"},
+    ),
+    "distilled": (
+        {"kind": "distill", "teacher": "parent", "architecture": {"name": "mlp", "hidden": [64]}, "epochs": 3},
+        {"training", "measuring"},
+    ),
+    "integers": ({"kind": "quantize", "model": "parent", "max_drop": None}, {"quantizing", "measuring"}),
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, TestClient, psutil.Process]]:
+    """A data folder with a trained model, a client of its API, and its worker."""
+    settings = new_home(tmp_path_factory.mktemp("killed") / "home")
+    with running_worker(settings) as worker, TestClient(create_app(settings), base_url=LOOPBACK) as client:
+        assert ended(client, TRAINING)["status"] == "succeeded"
+        yield settings, client, psutil.Process(worker.pid)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_killed_in_each_phase_ends_as_an_undisturbed_one(
+    home: tuple[Settings, TestClient, psutil.Process], name: str
+) -> None:
+    settings, client, worker = home
+    body, phases = JOBS[name]
+    job, killed = killed_in_each_phase(client, worker, {**body, "name": name}, phases)
+    assert job["status"] == "succeeded", job
+    assert killed == phases
+    assert job["attempt"] == len(killed) + 1
+    epochs = [row["epoch"] for row in client.get(f"/v1/jobs/{job['id']}/metrics").json()["items"]]
+    assert epochs == list(range(1, len(epochs) + 1)), "each epoch is told once"
+
+    made = [model for model in client.get("/v1/models").json()["items"] if model["job"] == job["id"]]
+    assert [model["id"] for model in made] == [job["result"]["model"]], "one model a job"
+    known = {model["id"] for model in client.get("/v1/models").json()["items"]}
+    on_disk = {path.name for path in Path(settings.home).glob("models/*")}
+    assert on_disk == known, "nothing half written is left"
+    if name in {"weights", "integers"}:  # a speed is found by a clock, and another one each time
+        again = ended(client, {**body, "name": f"{name} undisturbed"})
+        undisturbed = client.get(f"/v1/models/{again['result']['model']}").json()
+        assert undisturbed["weights_sha256"] == made[0]["weights_sha256"], "the same to the last bit"
+
+
+def killed_in_each_phase(
+    client: TestClient, worker: psutil.Process, body: dict[str, Any], phases: set[str]
+) -> tuple[dict[str, Any], set[str]]:
+    """The job at its end, and the phases in which its process was killed, each the first time it was seen."""
+    response = client.post("/v1/jobs", json=body)
+    assert response.status_code == 202, response.text
+    killed: set[str] = set()
+    end = time.monotonic() + 240
+    while time.monotonic() < end:
+        job: dict[str, Any] = client.get(f"/v1/jobs/{response.json()['id']}").json()
+        if job["status"] in {"succeeded", "failed", "cancelled"}:
+            return job, killed
+        if job["status"] == "running" and job["phase"] in phases - killed and _kill_child(worker):
+            killed.add(job["phase"])
+        time.sleep(0.005)
+    raise AssertionError(f"never ended; killed in {killed}")
+
+
+def _kill_child(worker: psutil.Process) -> bool:
+    for child in worker.children():
+        if "workers.job" in child.cmdline():
+            child.kill()
+            psutil.wait_procs([child], timeout=10)
+            return True
+    return False

@@ -8,6 +8,7 @@ units only those inside are cut, by rules of this file.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -78,19 +79,18 @@ def coupled_channels(network: nn.Module, *, channels: int, image_size: int) -> l
 
 
 def _traced(network: nn.Module, *, channels: int, image_size: int) -> list[Coupled]:
+    # Channels are followed along gradients, which a network that has taught, or was frozen, has none of.
+    network = copy.deepcopy(network).eval().requires_grad_(True)
     names = {module: name for name, module in network.named_modules()}
     heads = [network.get_submodule(name) for name in layers_of(network).heads]
     image = next(network.parameters()).detach().new_zeros(1, channels, image_size, image_size)
-    was_training = network.training
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            graph = torch_pruning.DependencyGraph().build_dependency(network.eval(), image)
+            graph = torch_pruning.DependencyGraph().build_dependency(network, image)
             found = [*graph.get_all_groups(ignored_layers=heads, root_module_types=list(LAYERS))]
     except Exception as error:  # it is asked of any network, and fails in many ways
         raise CannotCut(f"its channels cannot be followed ({type(error).__name__})") from error
-    finally:
-        network.train(was_training)
     order = {name: number for number, name in enumerate(names.values())}
     return sorted((_coupled(graph, group, names) for group in found), key=lambda group: order[group.name])
 

@@ -177,6 +177,14 @@ def test_a_shuffle_that_is_not_known_is_not_guessed_at() -> None:
         groups_of(network)
 
 
+def test_a_network_that_has_taught_can_be_cut() -> None:
+    network = network_of("vgg11")
+    free = groups_of(network)
+    assert free
+    assert [group.name for group in groups_of(network.requires_grad_(False))] == [group.name for group in free]
+    assert not any(parameter.requires_grad for parameter in network.parameters()), "it is left as it was"
+
+
 def test_shapes_of_another_kind_are_left_for_the_weights_to_fail_on() -> None:
     network = small_network("mlp")
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}

@@ -28,10 +28,9 @@ from benchmarks.recipes import Watch
 from inference.comparing import median_interval
 from inference.telemetry import forbid_telemetry
 from nets.answers import answers
-from nets.distillation import Teacher
 from nets.figures import figures
 from nets.training import train
-from specs.jobs import ALPHA, JOB_SPEC, TEMPERATURE, PruneSpec
+from specs.jobs import JOB_SPEC, PruneSpec
 from specs.settings import Settings
 from store.artifacts import Artifacts
 from store.database import Database
@@ -45,39 +44,54 @@ if TYPE_CHECKING:
 
 Prunable = nn.Conv2d | nn.Linear
 SPARSITY = 0.9
+FEWER_CHANNELS = "Torch-Pruning"
 WARM_UPS, PAIRS = 20, 200
 
 
-def compare_peers(yard: Yard, tuned: dict[str, Any], asked: Namespace) -> list[dict[str, Any]]:
-    """A row for each library; what was measured before is read from the data folder."""
+def compare_peers(yard: Yard, tuned: dict[str, Any], asked: Namespace, *, longer: int) -> list[dict[str, Any]]:
+    """A row for each library; those of fewer channels are retrained `longer` times as many epochs.
+
+    What was measured before is read from the data folder.
+    """
     rows = []
     for name in PEERS:
         kept = yard.home / f"peer {yard.network} {yard.seed} {name}.json"
         if not kept.exists():
-            kept.write_text(json.dumps(_measured(yard, name, tuned, asked)))
+            kept.write_text(json.dumps(_measured(yard, name, tuned, asked, longer)))
         rows.append(json.loads(kept.read_text()))
     return rows
 
 
-def _measured(yard: Yard, name: str, tuned: dict[str, Any], asked: Namespace) -> dict[str, Any]:
+def _measured(yard: Yard, name: str, tuned: dict[str, Any], asked: Namespace, longer: int) -> dict[str, Any]:
     parent = _parent(yard)
     dense = copy.deepcopy(parent.network)
     network, finish = PEERS[name](copy.deepcopy(parent.network), parent, yard, asked)
+    epochs = asked.then * (longer if name == FEWER_CHANNELS else 1)
     spec = JOB_SPEC.validate_python(
-        {"kind": "prune", "model": "parent", "fine_tune": {**tuned, "epochs": asked.then}, "device": "cpu"}
+        {"kind": "prune", "model": "parent", "fine_tune": {**tuned, "epochs": epochs}, "device": "cpu"}
     )
     assert isinstance(spec, PruneSpec) and spec.fine_tune is not None
     plan = plan_fine_tuning(spec, spec.fine_tune, origin=parent.origin)
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch(Path(folder), lambda: None)
-        train(network, parent.data, plan, watch, teacher=Teacher(parent.network, TEMPERATURE, ALPHA))
+        train(network, parent.data, plan, watch)
+    seconds = sum(row.seconds for row in watch.rows)
+    trained = (yard.seconds("parent") + seconds) / yard.seconds("dense")
     network, size = finish(network.eval())
     speedup, low, high, milliseconds = _timed(dense.eval(), network, parent)
     look = {"channels": parent.data.channels, "image_size": parent.data.image_size}
     macs = figures(network, **look).macs / parent.manifest.macs
     test = answers(network, parent.data.test, parent.data).accuracy
     return yard.row(
-        name, test=test, speedup=speedup, low=low, high=high, milliseconds=milliseconds, macs=macs, bytes=size
+        name,
+        test=test,
+        speedup=speedup,
+        low=low,
+        high=high,
+        milliseconds=milliseconds,
+        macs=macs,
+        bytes=size,
+        trained=trained,
     )
 
 
@@ -171,5 +185,5 @@ def _milliseconds(network: nn.Module, image: torch.Tensor) -> float:
 PEERS: dict[str, Peer] = {
     "torch.nn.utils.prune 0.9": _torch_prune,
     "NNCF 0.9": _nncf,
-    "Torch-Pruning": _torch_pruning,
+    FEWER_CHANNELS: _torch_pruning,
 }

@@ -13,12 +13,15 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 30, 54, 60
 LEAST_RADIUS, MOST_RADIUS = 5.0, 20.0
 TICKS = 5
 LONGEST = 26
+# Of a name: about the width of a letter, and from one line to the next.
+LETTER, LINE = 7.0, 15.0
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #333; paint-order: stroke; stroke: #fff; stroke-width: 3px }
 .title { font-size: 15px; font-weight: 600 }
 .axis, .grid { stroke: #ccc; stroke-width: 1 } .grid { stroke: #eee }
 .front { fill: #0b6e4f; fill-opacity: .75 } .other { fill: #9aa3ab; fill-opacity: .6 }
 .line { fill: none; stroke: #0b6e4f; stroke-width: 1.5; stroke-dasharray: 5 4 } .small { fill: #666 }
+.lead { stroke: #bbb; stroke-width: 1 }
 """
 
 
@@ -52,7 +55,13 @@ def picture(items: Sequence[Contestant], front: Sequence[str]) -> str:
     largest = max(item.bytes for item in shown)
     best = sorted((item for item in shown if item.model in front), key=lambda item: item.latency_ms or 0.0)
     parts = [_axes(across, up), _line(best, across, up)]
-    parts += [_mark(item, across, up, largest, chosen=item.model in front) for item in shown]
+    labels = _Labels()
+    for item in shown:
+        x, y = across(item.latency_ms or 0.0), up(100 * item.test_accuracy)
+        labels.keep_clear(x - LEAST_RADIUS, x + LEAST_RADIUS, y + 4)
+    marks = [_mark(item, across, up, largest, labels, chosen=item.model in front) for item in shown]
+    # Names stand above all marks.
+    parts += [circle for circle, _ in marks] + [name for _, name in marks]
     return _frame("".join(parts))
 
 
@@ -93,15 +102,44 @@ def _line(best: Sequence[Contestant], across: _Scale, up: _Scale) -> str:
     return f'<polyline class="line" points="{points}"/>' if len(rising) > 1 else ""
 
 
-def _mark(item: Contestant, across: _Scale, up: _Scale, largest: int, *, chosen: bool) -> str:
+class _Labels:
+    """Places names so that none lies on another: beside its mark, or a few lines above or below that."""
+
+    def __init__(self) -> None:
+        self._taken: list[tuple[float, float, float]] = []
+
+    def keep_clear(self, left: float, right: float, y: float) -> None:
+        """Where a mark is."""
+        self._taken.append((left, right, y))
+
+    def place(self, left: float, right: float, y: float) -> float:
+        """The y for a name from `left` to `right` that would best stand at `y`."""
+        offsets = [0.0, *(sign * step * LINE for step in range(1, 12) for sign in (1, -1))]
+        inside = [y + offset for offset in offsets if TOP <= y + offset <= HEIGHT - BOTTOM]
+        free = next((at for at in inside if self._is_free(left, right, at)), y)
+        self._taken.append((left, right, free))
+        return free
+
+    def _is_free(self, left: float, right: float, y: float) -> bool:
+        return all(right < start or end < left or abs(y - at) >= LINE for start, end, at in self._taken)
+
+
+def _mark(
+    item: Contestant, across: _Scale, up: _Scale, largest: int, labels: _Labels, *, chosen: bool
+) -> tuple[str, str]:
+    """The mark of a model, and its name, with a line to it where it had to stand apart."""
     radius = max(LEAST_RADIUS, MOST_RADIUS * math.sqrt(item.bytes / largest))
     x, y = across(item.latency_ms or 0.0), up(100 * item.test_accuracy)
     name = item.name if len(item.name) <= LONGEST else item.name[: LONGEST - 1] + "…"
     beside = x < WIDTH * 0.7
-    place = f'x="{x + radius + 5:.1f}"' if beside else f'x="{x - radius - 5:.1f}" text-anchor="end"'
+    start = x + radius + 5 if beside else x - radius - 5
+    end = start + LETTER * len(name) * (1 if beside else -1)
+    at = labels.place(min(start, end), max(start, end), y + 4)
+    anchor = "" if beside else ' text-anchor="end"'
+    lead = f'<path class="lead" d="M{x:.1f} {y:.1f}L{start:.1f} {at - 4:.1f}"/>' if at != y + 4 else ""
     told = f"{item.name}: {100 * item.test_accuracy:.2f} %, {item.latency_ms:.3g} ms, {item.bytes:,} bytes"
-    return (
+    circle = (
         f'<circle class="{"front" if chosen else "other"}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">'
         f"<title>{escape(told)}</title></circle>"
-        f'<text {place} y="{y + 4:.1f}">{escape(name)}</text>'
     )
+    return circle, f'{lead}<text class="name" x="{start:.1f}" y="{at:.1f}"{anchor}>{escape(name)}</text>'

@@ -203,12 +203,14 @@ def test_a_data_set_in_use_is_not_deleted(bench: Bench, trained: dict[str, Any])
     assert "force" in problem_of(bench.api.delete(path), 409)["detail"]
 
 
-def test_what_needs_a_deleted_data_set_is_refused(bench: Bench) -> None:
-    brought = bench.ready("short-lived", zip_of(picture_files(9)))
+def test_what_needs_more_images_or_a_deleted_data_set_is_refused(bench: Bench) -> None:
+    brought = bench.ready("short-lived", zip_of(picture_files(6)))
     # Nobody chose a batch size: the training split is smaller than the default.
     job = bench.run(kind="train", dataset="short-lived", architecture={"name": "mlp", "hidden": [8]}, epochs=1)
     assert job["spec"]["batch_size"] == brought["splits"]["train"]
     model = job["result"]["model"]
+    error = problem_of(bench.api.post("/v1/jobs", json={"kind": "quantize", "model": model}), 422)["errors"][0]
+    assert (error["pointer"], "calibration" in error["message"]) == ("#/model", True), "too few images to calibrate by"
     assert bench.api.delete(f"/v1/datasets/{brought['id']}", params={"force": True}).status_code == 204
     assert not list(bench.home.glob(f"*/{brought['id']}*"))
     error = problem_of(bench.api.post("/v1/jobs", json={"kind": "prune", "model": model}), 422)["errors"][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -112,6 +113,15 @@ def test_the_front_is_what_no_other_beats() -> None:
             for other in items
         )
         assert (item.model in best) != beaten
+
+
+def test_no_name_lies_on_another() -> None:
+    items = [contestant(f"model {n}", accuracy=0.99, milliseconds=1.0 + n / 1000, size=10) for n in range(8)]
+    items += [contestant("slow", accuracy=0.9, milliseconds=2.0, size=10)]
+    names = ElementTree.fromstring(picture(items, [])).findall(f".//{SVG}text[@class='name']")
+    assert len(names) == 9
+    heights = sorted(float(name.attrib["y"]) for name in names)
+    assert all(later - earlier >= 12 for earlier, later in pairwise(heights))
 
 
 def test_models_that_were_not_timed_do_not_compete() -> None:

@@ -20,6 +20,7 @@ from specs.jobs import (
 from specs.options import Options
 from specs.training import LossOptions
 from store import models, queue
+from store.checkpoints import kept_epochs
 from store.database import Session
 from store.errors import NotFound
 from store.tables import Job, Model
@@ -97,6 +98,7 @@ def _fit_pruning(session: Session, spec: PruneSpec) -> tuple[PruneSpec, str]:
 def _fit_distilling(session: Session, spec: DistillSpec) -> tuple[DistillSpec, str]:
     teacher = _find_parent(session, spec.teacher, "teacher")
     _check_data_of(session, teacher, "teacher")
+    _check_teacher_epoch(session, teacher, spec.teacher_epoch)
     images = teacher.facts["training_images"]
     spec = _fit_batch_size(spec, images)
     _check_batch_size(spec.batch_size, spec.architecture, images, "batch_size")
@@ -109,6 +111,14 @@ def _fit_distilling(session: Session, spec: DistillSpec) -> tuple[DistillSpec, s
         )
         raise BadField("architecture", message=message, hint="Take another stem or network, or another teacher.")
     return spec.model_copy(update={"teacher": teacher.id}), spec.name or f"{teacher.name[:88]} distilled"
+
+
+def _check_teacher_epoch(session: Session, teacher: Model, epoch: int | None) -> None:
+    kept = kept_epochs(session, teacher.job_id) if epoch is not None else []
+    if epoch is not None and epoch not in kept:
+        message = f"Of this epoch the teacher's training kept nothing; it kept {kept or 'no epoch'}."
+        hint = "Train a teacher with keep_epochs, or leave out teacher_epoch."
+        raise BadField("teacher_epoch", message=message, hint=hint)
 
 
 def _fit_quantizing(session: Session, spec: QuantizeSpec) -> tuple[QuantizeSpec, str]:

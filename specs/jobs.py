@@ -101,6 +101,12 @@ class TrainSpec(Strict):
         description="Share of the images that are not for testing, kept to choose the best epoch.",
     )
     early_stopping: EarlyStopping | None = Field(default=None, description="Off when null.")
+    keep_epochs: tuple[Annotated[int, Field(strict=True, ge=1, le=10_000)], ...] = Field(
+        default=(),
+        max_length=20,
+        description="Epochs whose checkpoints stay as long as the model, for `teacher_epoch`: with the optimizer's "
+        "state they take two to four times the bytes of the weights each.",
+    )
     precision: Precision = "float32"
     compile: Compilation = "auto"
     seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = Field(
@@ -117,6 +123,13 @@ class TrainSpec(Strict):
     @classmethod
     def _with_the_stem_of_its_weights(cls, network: NetworkOptions, info: ValidationInfo) -> Options:
         return with_paper_stem(network) if info.data.get("pretrained") is not None else network
+
+    @model_validator(mode="after")
+    def _only_epochs_that_there_are(self) -> Self:
+        if any(epoch > self.epochs for epoch in self.keep_epochs):
+            context = {"field": "keep_epochs", "hint": f"Name epochs from 1 to {self.epochs}."}
+            raise PydanticCustomError("no_such_epoch", "The training ends before one of these epochs.", context)
+        return self
 
     @model_validator(mode="after")
     def _only_weights_that_there_are(self) -> Self:
@@ -137,6 +150,11 @@ class DistillSpec(Strict):
     kind: Literal["distill"] = "distill"
     name: Name | None = Field(default=None, description="Of the job and its model; a label, not an id.")
     teacher: Name = Field(description="Id, alias or name of the model to learn from; its data set and split are used.")
+    teacher_epoch: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = Field(
+        default=None,
+        description="The teacher as it was after this epoch of its training, one of its `keep_epochs`: teachers that "
+        "were stopped early teach better (Cho and Hariharan, arXiv 1910.01348).",
+    )
     temperature: Annotated[float, Field(strict=True, ge=1, le=100, allow_inf_nan=False)] = Field(
         default=TEMPERATURE, description="Softens what both think: the higher, the more unlikely classes count."
     )

@@ -23,12 +23,13 @@ NEWEST_KEPT = 2
 
 
 class Checkpoints:
-    """The checkpoints of one claimed job."""
+    """The checkpoints of one claimed job; those after whole epochs in `kept` are not removed."""
 
     def __init__(self, database: Database, artifacts: Artifacts, claim: Claim) -> None:
         self._database = database
         self._artifacts = artifacts
         self._claim = claim
+        self.kept: frozenset[int] = frozenset()
 
     def save(self, write: Callable[[Path], None], *, epoch: int, step: int, best: bool) -> None:
         """Has `write` fill a directory, makes it durable, then points the database at it; old ones are removed.
@@ -53,7 +54,7 @@ class Checkpoints:
                 best=best,
             )
             _replace(session, row)
-            doomed = _beyond_keeping(session, self._claim.job_id)
+            doomed = _beyond_keeping(session, self._claim.job_id, self.kept)
         for directory_name in doomed:
             self._artifacts.remove(self._artifacts.checkpoint(self._claim.job_id, directory_name))
 
@@ -72,13 +73,20 @@ class Checkpoints:
             path = self._artifacts.checkpoint(self._claim.job_id, row.directory)
             if best_only and not row.best:
                 continue
-            try:
-                verify_files(path, RECORDS.validate_json((path / MANIFEST_NAME).read_bytes()))
-            except (OSError, ValidationError, DamagedFiles):
-                self._warn_of(row)
-            else:
+            if _is_whole(path):
                 return path
+            self._warn_of(row)
         return None
+
+    def finish(self, session: Session) -> list[Path]:
+        """Forgets all but what is to be kept, in the transaction that ends the job; what can be removed after it."""
+        rows = list_checkpoints(session, self._claim.job_id)
+        doomed = [row for row in rows if not _is_after(row, self.kept)]
+        for row in doomed:
+            session.delete(row)
+        if len(doomed) == len(rows):
+            return [self._artifacts.checkpoints(self._claim.job_id)]
+        return [self._artifacts.checkpoint(self._claim.job_id, row.directory) for row in doomed]
 
     def _warn_of(self, row: Checkpoint) -> None:
         with self._database.write() as session:
@@ -107,8 +115,37 @@ def expire_checkpoints(database: Database, artifacts: Artifacts, *, older_than: 
 
 
 def forget_checkpoints(session: Session, job_id: str) -> None:
-    """Forgets all checkpoints of a job that has succeeded; its model stands for them."""
+    """Forgets all checkpoints of a job."""
     session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id))
+
+
+def kept_epochs(session: Session, job_id: str) -> list[int]:
+    """The epochs of which a job that has succeeded has kept checkpoints."""
+    return sorted({row.epoch for row in list_checkpoints(session, job_id)})
+
+
+def kept_checkpoint(database: Database, artifacts: Artifacts, job_id: str, *, epoch: int) -> Path:
+    """The checkpoint that a job has kept of an epoch; DamagedFiles if there is none that is whole."""
+    with database.read() as session:
+        rows = [row for row in list_checkpoints(session, job_id) if row.epoch == epoch]
+    paths = (artifacts.checkpoint(job_id, row.directory) for row in rows)
+    found = next((path for path in paths if _is_whole(path)), None)
+    if found is None:
+        raise DamagedFiles(f"the checkpoint of epoch {epoch} is damaged or gone")
+    return found
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        verify_files(path, RECORDS.validate_json((path / MANIFEST_NAME).read_bytes()))
+    except (OSError, ValidationError, DamagedFiles):
+        return False
+    return True
+
+
+def _is_after(row: Checkpoint, epochs: frozenset[int]) -> bool:
+    """Whether it was written right after one of these epochs."""
+    return row.step == 0 and row.epoch in epochs
 
 
 def _replace(session: Session, row: Checkpoint) -> None:
@@ -118,11 +155,11 @@ def _replace(session: Session, row: Checkpoint) -> None:
     session.flush()
 
 
-def _beyond_keeping(session: Session, job_id: str) -> list[str]:
-    """Forgets all but the two newest and the best; their directories."""
+def _beyond_keeping(session: Session, job_id: str, kept: frozenset[int]) -> list[str]:
+    """Forgets all but the two newest, the best and those of epochs to be kept; their directories."""
     rows = list_checkpoints(session, job_id)
     best = next((row for row in rows if row.best), None)
-    doomed = [row for row in rows[NEWEST_KEPT:] if row is not best]
+    doomed = [row for row in rows[NEWEST_KEPT:] if row is not best and not _is_after(row, kept)]
     for row in doomed:
         session.delete(row)
     return [row.directory for row in doomed]

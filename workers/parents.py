@@ -8,11 +8,13 @@ from pathlib import Path
 from formats.manifest import ModelManifest
 from inference.comparing import fastest
 from inference.models import LoadedModel, load_model
-from nets.architectures import Network
+from nets.architectures import Network, build, without_auxiliary
+from nets.checkpoints import read_network
 from nets.datasets import Dataset
 from nets.publishing import load_network
 from specs.jobs import TrainSpec
 from store import models
+from store.checkpoints import kept_checkpoint
 from workers.data import load_data
 from workers.run import Run
 
@@ -33,6 +35,17 @@ class Parent:
         if self.runtime is None:
             return fastest(self.directory, threads=threads)
         return load_model(self.directory, runtime=self.runtime, threads=threads)
+
+
+def as_of_epoch(run: Run, parent: Parent, epoch: int) -> Network:
+    """The parent's network as it was after an epoch of its training, which that kept; DamagedFiles if it is gone."""
+    with run.database.read() as session:
+        job_id = models.find_model(session, parent.manifest.id).job_id
+    path = kept_checkpoint(run.database, run.artifacts, job_id, epoch=epoch)
+    # Checkpoints have auxiliary heads, which models have not.
+    network = build(parent.origin.architecture, **parent.data.look, seed=0)
+    read_network(path, network)
+    return without_auxiliary(network, parent.origin.architecture, **parent.data.look)[0].eval()
 
 
 def load_parent(run: Run, model_id: str) -> Parent:

@@ -11,7 +11,7 @@ from formats.manifest import ModelManifest, stored_bytes
 from inference.measuring import measure
 from nets import publishing as files
 from nets.architectures import Network
-from store import checkpoints, models, queue
+from store import models, queue
 from workers.run import Run
 
 Write = Callable[[Path], ModelManifest]
@@ -47,13 +47,14 @@ def publish_files(
             name = queue.held(session, run.claim).name
             publication = _publication(manifest, request, name=name, latency=measurement.as_dict())
             models.publish(session, run.claim, replace(publication, report=reported))
-            checkpoints.forget_checkpoints(session, run.claim.job_id)
+            removable = run.checkpoints.finish(session)
             told = {key: reported[key] for key in ("verdict", "reason")} if reported else {}
             queue.succeed(session, run.claim, {"model": manifest.id, **result, **told})
     except BaseException:
         run.artifacts.remove(run.artifacts.model(request.id))
         raise
-    run.artifacts.remove(run.artifacts.checkpoints(run.claim.job_id))
+    for path in removable:
+        run.artifacts.remove(path)
 
 
 def _publication(

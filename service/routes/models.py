@@ -10,6 +10,7 @@ from service.paging import Cursor, Limit, next_cursor, position
 from service.schemas import ModelView, Page
 from service.views import model_view
 from store import models
+from store.checkpoints import forget_checkpoints
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -32,14 +33,18 @@ def get_model(reference: str, database: TheDatabase) -> ModelView:
 @router.delete("/{reference}", status_code=204, summary="Delete a model and its files")
 async def delete_model(reference: str, house: TheHouse) -> Response:
     """Refused while an alias points at it or an unfinished job needs it."""
-    model_id = await run_in_threadpool(_delete, house, reference)
+    model_id, job_id = await run_in_threadpool(_delete, house, reference)
     await house.predictor.forget(model_id)
-    await run_in_threadpool(house.artifacts.remove, house.artifacts.model(model_id))
+    for path in (house.artifacts.model(model_id), house.artifacts.checkpoints(job_id)):
+        await run_in_threadpool(house.artifacts.remove, path)
     return Response(status_code=204)
 
 
-def _delete(house: House, reference: str) -> str:
+def _delete(house: House, reference: str) -> tuple[str, str]:
     with house.database.write() as session:
-        model_id = models.find_model(session, reference).id
+        model = models.find_model(session, reference)
+        model_id, job_id = model.id, model.job_id
         models.delete_model(session, model_id)
-        return model_id
+        # What its training kept beside it.
+        forget_checkpoints(session, job_id)
+        return model_id, job_id

@@ -14,6 +14,7 @@ from service.app import create_app
 from specs.jobs import JOB_SPEC
 from specs.settings import Settings
 from tests.conftest import LOOPBACK, ended, new_home, png, running_worker, wait_for
+from tests.problems import problem_of
 
 TRAINING: dict[str, Any] = {
     "kind": "train",
@@ -22,6 +23,7 @@ TRAINING: dict[str, Any] = {
     "architecture": {"name": "mlp", "hidden": [768, 384]},
     "image_size": 16,
     "epochs": 2,
+    "keep_epochs": [1],
 }
 PRUNING: dict[str, Any] = {"kind": "prune", "model": "wide", "fine_tune": None}
 
@@ -58,7 +60,8 @@ def test_a_model_of_fewer_channels_is_an_ordinary_model(home: tuple[Settings, Te
     assert job["status"] == "succeeded", job
     assert job["result"]["sparsity"] == pytest.approx(0.8, abs=0.01)
     # A job has succeeded once its model is there; what it no longer needs goes right after that.
-    wait_for(lambda: not list(Path(settings.home).glob("checkpoints/*/*")))
+    kept = client.get("/v1/models/wide").json()["job"]
+    wait_for(lambda: {path.parent.name for path in Path(settings.home).glob("checkpoints/*/*")} == {kept})
 
 
 def test_a_speed_is_found_by_timing_or_the_nearest_is_told(home: tuple[Settings, TestClient]) -> None:
@@ -92,7 +95,8 @@ def test_a_network_learns_from_another_and_is_pruned_with_its_help(home: tuple[S
     _, client = home
     teacher = client.get("/v1/models/wide").json()
     body = {"kind": "distill", "name": "student", "teacher": "wide", "architecture": {"name": "mlp", "hidden": [64]}}
-    job = ended(client, {**body, "epochs": 5, "optimizer": {"name": "adam", "lr": 0.003}})
+    body |= {"epochs": 5, "optimizer": {"name": "adam", "lr": 0.003}}
+    job = ended(client, body)
     assert job["status"] == "succeeded", job
     student = client.get("/v1/models/student").json()
     assert (student["kind"], student["parent"], student["family"]) == ("distilled", teacher["id"], teacher["family"])
@@ -106,6 +110,36 @@ def test_a_network_learns_from_another_and_is_pruned_with_its_help(home: tuple[S
     job = ended(client, {**PRUNING, "name": "less", "model": "student", "sparsity": 0.7, "fine_tune": retraining})
     assert job["status"] == "succeeded", job
     assert len(client.get(f"/v1/jobs/{job['id']}/metrics").json()["items"]) == 5
+
+
+def test_a_teacher_as_it_was_earlier_teaches_otherwise(home: tuple[Settings, TestClient]) -> None:
+    settings, client = home
+    body = {"kind": "distill", "teacher": "wide", "architecture": {"name": "mlp", "hidden": [16]}, "epochs": 1}
+    weights = {}
+    for name, earlier in (("as it was", {"teacher_epoch": 1}), ("as it is", {})):
+        job = ended(client, {**body, **earlier, "name": name})
+        assert job["status"] == "succeeded", job
+        weights[name] = client.get(f"/v1/models/{name}").json()["weights_sha256"]
+    assert weights["as it was"] != weights["as it is"]
+    problem_of(client.post("/v1/jobs", json={**body, "teacher_epoch": 2}), 422, "#/teacher_epoch")
+    problem_of(client.post("/v1/jobs", json={**TRAINING, "keep_epochs": [3]}), 422, "#/keep_epochs")
+
+    kept = settings.home / "checkpoints" / client.get("/v1/models/wide").json()["job"]
+    assert [path.name for path in kept.iterdir()] == ["1-0-1"]
+    for file in kept.glob("*/*.safetensors"):
+        file.write_bytes(b"")
+    job = ended(client, {**body, "teacher_epoch": 1})
+    assert (job["status"], job["reason"]) == ("failed", "damaged_model")
+
+
+def test_what_a_training_kept_goes_with_its_model(home: tuple[Settings, TestClient]) -> None:
+    settings, client = home
+    trained = client.get("/v1/models/wide").json()
+    other = ended(client, {**TRAINING, "name": "another", "architecture": {"name": "mlp", "hidden": [8]}})
+    assert (settings.home / "checkpoints" / other["id"]).exists()
+    assert client.delete("/v1/models/another").status_code == 204
+    assert not (settings.home / "checkpoints" / other["id"]).exists()
+    assert (settings.home / "checkpoints" / trained["job"]).exists()
 
 
 def test_one_job_makes_an_fpnet(home: tuple[Settings, TestClient]) -> None:

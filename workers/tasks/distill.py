@@ -13,7 +13,7 @@ from nets.memory import check_fits
 from nets.publishing import Publication
 from specs.jobs import DistillSpec
 from store.ids import new_id
-from workers.parents import load_parent
+from workers.parents import as_of_epoch, load_parent
 from workers.plans import plan_distilling
 from workers.publishing import publish
 from workers.reports import Stages, report
@@ -31,7 +31,8 @@ def distill(run: Run, spec: DistillSpec) -> None:
     )
     student = architectures.build(spec.architecture, **data.look, seed=spec.seed)
     run.enter("training")
-    teacher = Teacher(parent.network, spec.temperature, spec.alpha)
+    taught_by = parent.network if spec.teacher_epoch is None else as_of_epoch(run, parent, spec.teacher_epoch)
+    teacher = Teacher(taught_by, spec.temperature, spec.alpha)
     result = training.train(student, data, plan, run, teacher=teacher)
     run.enter("evaluating")
     before, after = judge(parent.network, data), judge(result.network, data)

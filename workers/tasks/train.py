@@ -41,6 +41,7 @@ def train(run: Run, spec: TrainSpec) -> None:
         weights.load_into(network)
         data = weights.normalise(data)
     run.enter("training")
+    run.checkpoints.kept = frozenset(spec.keep_epochs)
     result = training.train(network, data, plan, run, gradually=plan_shrinking(spec))
     run.enter("evaluating")
     request = Publication(

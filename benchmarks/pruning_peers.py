@@ -107,7 +107,8 @@ Peer = Callable[[nn.Module, Parent, "Yard", Namespace], tuple[nn.Module, Finish]
 
 
 def _torch_prune(network: nn.Module, _parent: Parent, _yard: Yard, _asked: Namespace) -> tuple[nn.Module, Finish]:
-    """Global L1 of PyTorch itself."""
+    """Global L1 of PyTorch itself, which takes weights in one order of memory only."""
+    network = network.to(memory_format=torch.contiguous_format)
     layers = [module for module in network.modules() if isinstance(module, Prunable)]
     prune.global_unstructured(
         [(module, "weight") for module in layers], pruning_method=prune.L1Unstructured, amount=SPARSITY

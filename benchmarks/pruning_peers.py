@@ -65,7 +65,9 @@ def compare_peers(yard: Yard, tuned: dict[str, Any], asked: Namespace, *, longer
 def _measured(yard: Yard, name: str, tuned: dict[str, Any], asked: Namespace, longer: int) -> dict[str, Any]:
     parent = _parent(yard)
     dense = copy.deepcopy(parent.network)
-    network, finish = PEERS[name](copy.deepcopy(parent.network), parent, yard, asked)
+    # Both PyTorch's and NNCF's pruning take weights in one order of memory only.
+    plain = copy.deepcopy(parent.network).to(memory_format=torch.contiguous_format)
+    network, finish = PEERS[name](plain, parent, yard, asked)
     epochs = asked.then * (longer if name == FEWER_CHANNELS else 1)
     spec = JOB_SPEC.validate_python(
         {"kind": "prune", "model": "parent", "fine_tune": {**tuned, "epochs": epochs}, "device": "cpu"}
@@ -107,8 +109,7 @@ Peer = Callable[[nn.Module, Parent, "Yard", Namespace], tuple[nn.Module, Finish]
 
 
 def _torch_prune(network: nn.Module, _parent: Parent, _yard: Yard, _asked: Namespace) -> tuple[nn.Module, Finish]:
-    """Global L1 of PyTorch itself, which takes weights in one order of memory only."""
-    network = network.to(memory_format=torch.contiguous_format)
+    """Global L1 of PyTorch itself."""
     layers = [module for module in network.modules() if isinstance(module, Prunable)]
     prune.global_unstructured(
         [(module, "weight") for module in layers], pruning_method=prune.L1Unstructured, amount=SPARSITY
@@ -132,11 +133,8 @@ def _nncf(network: nn.Module, parent: Parent, _yard: Yard, _asked: Namespace) ->
     mode = nncf.PruneMode.UNSTRUCTURED_MAGNITUDE_GLOBAL
     wrapped = nncf.prune(network, mode, ratio=SPARSITY, examples_inputs=example)
 
-    def finish(trained: nn.Module) -> tuple[nn.Module, int]:
-        bare = nncf.strip(trained, do_copy=True, strip_format=nncf.StripFormat.IN_PLACE, example_input=example)
-        return bare, _saved(bare.state_dict())
-
-    return wrapped, finish
+    # Its masks are saved too: to strip them it wants torchao.
+    return wrapped, lambda trained: (trained, _saved(trained.state_dict()))
 
 
 def _torch_pruning(network: nn.Module, parent: Parent, yard: Yard, asked: Namespace) -> tuple[nn.Module, Finish]:

@@ -80,9 +80,11 @@ def quantize(
     (how, model), drop = tried[best], before - given[best].accuracy
     if options.max_drop is not None and drop > options.max_drop:
         model = _with_accuracy_control(plain, images, judge, options.max_drop, how)
-        least, drop = drop, before - judge.answers(model).accuracy
-        if drop > options.max_drop or not _integers(model):
-            raise AccuracyLost(options.max_drop, max(drop, least))
+        whole, drop = drop, before - judge.answers(model).accuracy
+        if not _integers(model):  # all are back in float32, and nothing is lost or gained
+            raise AccuracyLost(options.max_drop, whole)
+        if drop > options.max_drop:
+            raise AccuracyLost(options.max_drop, min(drop, whole))
     return Quantized(model, drop)
 
 

@@ -64,8 +64,12 @@ def epoch_line(row: EpochMetrics, job: Job) -> str:
     return "  ".join(parts)
 
 
+# What a job counts where that is no epochs.
+COUNTED = {"quantize": "images", "quote": "layers"}
+
+
 def files_line(job: Job) -> str:
-    """How many files of a data set are read or decoded; empty where a job does something else."""
+    """How many files of a data set are read or decoded, or what else is counted; empty where a job does neither."""
     progress = job.get("progress") or {}
     done, total = progress.get("done"), progress.get("total")
     if job["status"] != "running" or done is None:
@@ -73,7 +77,8 @@ def files_line(job: Job) -> str:
     # How many an archive holds is known at its end only.
     if not total:
         return f"{done:,} {'file' if done == 1 else 'files'}"
-    return f"{done:,} of {total:,} files  ETA {duration(progress.get('eta_seconds'))}"
+    counted = COUNTED.get(job["kind"], "files")
+    return f"{done:,} of {total:,} {counted}  ETA {duration(progress.get('eta_seconds'))}"
 
 
 class JobDisplay:

@@ -343,8 +343,10 @@ def test_an_upload_is_told_in_lines_elsewhere() -> None:
     assert lines[4] == "sent 5.0 MB of 10.0 MB (50%)"
 
 
-@pytest.mark.parametrize("kind", ["ingest", "train"])
-def test_files_are_counted_live_on_a_terminal(service: FakeService, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "counted"), [("ingest", "files"), ("train", "files"), ("quantize", "images"), ("quote", "layers")]
+)
+def test_what_is_done_is_counted_live_on_a_terminal(service: FakeService, kind: str, counted: str) -> None:
     job_id = service.add_job(kind=kind, name="cats")
     counts = {"done": 1234, "total": 5678, "fraction": 0.2, "eta_seconds": 4.0}
     service.states = [{**RUNNING, "progress": None}, {**RUNNING, "progress": counts}, {"status": "succeeded"}]
@@ -352,11 +354,11 @@ def test_files_are_counted_live_on_a_terminal(service: FakeService, kind: str) -
     with Client(service.url) as client:
         follow(client, job_id, console=Console(file=screen, force_terminal=True, width=80))
     assert "cats: reading" in screen.getvalue()
-    assert "1,234 of 5,678 files  ETA 0:04" in screen.getvalue()
+    assert f"1,234 of 5,678 {counted}  ETA 0:04" in screen.getvalue()
     last = screen.getvalue().rpartition("cats: succeeded")[2]
     assert "100%" in last
-    assert "files" not in last
-    assert ("epoch" in screen.getvalue()) == (kind == "train")
+    assert f"{counted}  ETA" not in last
+    assert ("epoch" in screen.getvalue()) == (kind != "ingest"), "of a data set no epochs are asked for"
 
 
 def test_files_of_an_archive_are_counted_though_their_number_is_not_known(service: FakeService) -> None:

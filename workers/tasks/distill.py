@@ -44,7 +44,8 @@ def distill(run: Run, spec: DistillSpec) -> None:
         data=data,
         dataset={"id": parent.origin.dataset},
         training={
-            "train": parent.origin.model_copy(update=regime).model_dump(mode="json"),
+            # What the teacher's training kept is nothing of the student's.
+            "train": parent.origin.model_copy(update={**regime, "keep_epochs": ()}).model_dump(mode="json"),
             "distill": spec.model_dump(mode="json"),
         },
         lineage={"job": run.claim.job_id, "parent": parent.manifest.id, "best_epoch": result.best_epoch},

@@ -29,6 +29,7 @@ from benchmarks.processes import answers, free_port, migrate, process, wait_for
 from benchmarks.pruning_peers import compare_peers
 from inference.comparing import compare
 from inference.models import LoadedModel, load_model
+from specs.recipes import RECIPES
 from store.artifacts import Artifacts
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -46,11 +47,7 @@ SPARSITIES = (0.9, 0.95, 0.98)
 DEEP = 0.95
 # Chosen on validation images, seed 0 of vgg16_bn: AdamW is two points worse, and the parent's help (`distill`) is worth
 # nothing for twice the time.
-FINE_TUNE: dict[str, Any] = {
-    "optimizer": {"name": "muon", "lr": 0.02, "weight_decay": 0.05, "decay_norms": False, "adamw_lr": 0.005},
-    "schedule": {"name": "one-cycle"},
-    "loss": {"label_smoothing": 0.1},
-}
+FINE_TUNE: dict[str, Any] = {key: RECIPES["fast"].settings[key] for key in ("optimizer", "schedule", "loss")}
 # A network of a fifth of the multiply-accumulates trains as many epochs more in the same time: `trained` tells it.
 EPOCHS_OF_FEWER_CHANNELS = 3
 HOURS = 12
@@ -159,7 +156,6 @@ class Yard:
     def row(self, variant: str, *, test: float, **figures: Any) -> dict[str, Any]:
         """Figures of a variant, with what it lost against the dense network."""
         dense = self.view("dense")
-        weights = 4 * dense["parameters"]
         return {
             "network": self.network,
             "seed": self.seed,
@@ -170,7 +166,6 @@ class Yard:
             "points": 100 * (test - dense["metrics"]["test_accuracy"]),
             **figures,
             "of_bytes": figures["bytes"] / dense["bytes"],
-            "of_weights": figures["bytes"] / weights,
         }
 
     def _name(self, variant: str) -> str:

@@ -53,9 +53,8 @@ def write_sparse(path: Path, tensors: Tensors) -> None:
     blobs: dict[str, NDArray[np.uint8]] = {}
     for kind, suffix, word in ROWS:
         words = [tensor.reshape(-1).view(word) for tensor in ordered.values() if tensor.dtype == kind]
-        if words or not suffix:
-            row = np.concatenate(words) if words else np.zeros(0, word)
-            coded, nonzero = _coded(row)
+        if words:
+            coded, nonzero = _coded(np.concatenate(words))
             blobs |= {f"{part}{suffix}": blob for part, blob in coded.items()}
             metadata[f"nonzero{suffix}"] = str(nonzero)
     blobs["rest"] = _compress(b"".join(tensor.tobytes() for tensor in ordered.values() if tensor.dtype not in CODED))

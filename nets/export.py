@@ -68,7 +68,7 @@ def onnx_model(network: nn.Module, *, channels: int, image_size: int) -> onnx.Mo
     still = copy.deepcopy(network).to("cpu").to(memory_format=torch.contiguous_format).eval()
     # A batch of 1 would be taken for a constant.
     example = torch.zeros(2, channels, image_size, image_size)
-    with _silence():
+    with silence():
         program = torch.onnx.export(
             still,
             (example,),
@@ -85,8 +85,8 @@ def onnx_model(network: nn.Module, *, channels: int, image_size: int) -> onnx.Mo
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """The exporter prints, warns and logs its progress; errors are raised all the same."""
+def silence() -> Iterator[None]:
+    """Libraries that print, warn and log their progress do not, within; errors are raised all the same."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -6,10 +6,7 @@ network's ONNX model. Whoever calls this has to switch off NNCF's telemetry firs
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import nncf
@@ -31,7 +28,7 @@ from nets.answers import Answers, Ask, answers_of
 from nets.batches import normalised
 from nets.datasets import Dataset, Split
 from nets.errors import AccuracyLost
-from nets.export import INPUT_NAME
+from nets.export import INPUT_NAME, silence
 from nets.layers import Layer
 from nets.seeds import derived_seed
 from specs.jobs import QuantizeSpec
@@ -54,10 +51,20 @@ Item = tuple[NDArray[np.float32], int]
 
 @dataclass(frozen=True)
 class Quantized:
-    """An ONNX model of integers; `drop` is the validation accuracy that it lost."""
+    """An ONNX model of integers, how its activations got their scales, and what it answers to the validation images.
+
+    `before` is the accuracy of the float32 model on those.
+    """
 
     model: onnx.ModelProto
-    drop: float
+    how: AdvancedQuantizationParameters
+    validation: Answers
+    before: float
+
+    @property
+    def drop(self) -> float:
+        """The validation accuracy that it lost."""
+        return self.before - self.validation.accuracy
 
 
 def quantize(
@@ -74,18 +81,20 @@ def quantize(
     images = _Images(_calibration(data, options), told)
     judge = _Judge(data, compile_graph)
     before = judge.answers(plain).accuracy
-    tried = [(how, _with_integers(plain, images, how)) for how in WAYS]
-    given = [judge.answers(model) for _, model in tried]
-    best = min(range(len(tried)), key=lambda number: given[number].loss)
-    (how, model), drop = tried[best], before - given[best].accuracy
-    if options.max_drop is not None and drop > options.max_drop:
-        model = _with_accuracy_control(plain, images, judge, options.max_drop, how)
-        whole, drop = drop, before - judge.answers(model).accuracy
-        if not _integers(model):  # all are back in float32, and nothing is lost or gained
-            raise AccuracyLost(options.max_drop, whole)
-        if drop > options.max_drop:
-            raise AccuracyLost(options.max_drop, min(drop, whole))
-    return Quantized(model, drop)
+
+    def judged(model: onnx.ModelProto, how: AdvancedQuantizationParameters) -> Quantized:
+        return Quantized(model, how, judge.answers(model), before)
+
+    tried = [judged(_with_integers(plain, images, how), how) for how in WAYS]
+    best = min(tried, key=lambda each: each.validation.loss)
+    if options.max_drop is None or best.drop <= options.max_drop:
+        return best
+    found = judged(_with_accuracy_control(plain, images, judge, options.max_drop, best.how), best.how)
+    if not _integers(found.model):  # all layers are back in float32, and nothing is lost or gained
+        raise AccuracyLost(options.max_drop, best.drop)
+    if found.drop > options.max_drop:
+        raise AccuracyLost(options.max_drop, min(found.drop, best.drop))
+    return found
 
 
 def integer_layers(network: nn.Module, model: onnx.ModelProto) -> dict[str, float]:
@@ -138,7 +147,7 @@ def _inputs(split: Split, indices: torch.Tensor, data: Dataset) -> NDArray[np.fl
 
 
 def _with_integers(plain: onnx.ModelProto, images: _Images, how: AdvancedQuantizationParameters) -> onnx.ModelProto:
-    with _silence():
+    with silence():
         model: onnx.ModelProto = nncf.quantize(
             plain, images.dataset(), subset_size=len(images.images), advanced_parameters=how
         )
@@ -149,7 +158,7 @@ def _with_accuracy_control(
     plain: onnx.ModelProto, images: _Images, judge: _Judge, max_drop: float, how: AdvancedQuantizationParameters
 ) -> onnx.ModelProto:
     """Layers go back to float32 one by one, those first whose integers change the most answers."""
-    with _silence():
+    with silence():
         controlled: onnx.ModelProto = nncf.quantize_with_accuracy_control(
             plain,
             images.dataset(),
@@ -187,15 +196,3 @@ class _Judge:
         ask = self.compile_graph(model.SerializeToString())
         right = [float(int(ask(torch.from_numpy(image)).argmax()) == label) for image, label in items]
         return sum(right) / len(right), right
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """NNCF logs and draws bars of its progress; errors are raised all the same."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)

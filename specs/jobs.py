@@ -38,6 +38,7 @@ from specs.training import (
 )
 
 Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
+Seed = Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
 Epochs = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 # Fewer images do not show which values activations take.
 LEAST_CALIBRATION = 16
@@ -101,7 +102,7 @@ class TrainSpec(Strict):
         description="Share of the images that are not for testing, kept to choose the best epoch.",
     )
     early_stopping: EarlyStopping | None = Field(default=None, description="Off when null.")
-    keep_epochs: tuple[Annotated[int, Field(strict=True, ge=1, le=10_000)], ...] = Field(
+    keep_epochs: tuple[Epochs, ...] = Field(
         default=(),
         max_length=20,
         description="Epochs whose checkpoints stay as long as the model, for `teacher_epoch`: with the optimizer's "
@@ -109,9 +110,7 @@ class TrainSpec(Strict):
     )
     precision: Precision = "float32"
     compile: Compilation = "auto"
-    seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = Field(
-        default=0, description="Of weights, data order, augmentation and validation split."
-    )
+    seed: Seed = Field(default=0, description="Of weights, data order, augmentation and validation split.")
     device: Device = Field(default="auto", description="`auto` takes the fastest that the worker found to work.")
 
     @model_validator(mode="before")
@@ -150,7 +149,7 @@ class DistillSpec(Strict):
     kind: Literal["distill"] = "distill"
     name: Name | None = Field(default=None, description="Of the job and its model; a label, not an id.")
     teacher: Name = Field(description="Id, alias or name of the model to learn from; its data set and split are used.")
-    teacher_epoch: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = Field(
+    teacher_epoch: Epochs | None = Field(
         default=None,
         description="The teacher as it was after this epoch of its training, one of its `keep_epochs`: teachers that "
         "were stopped early teach better (Cho and Hariharan, arXiv 1910.01348).",
@@ -179,9 +178,7 @@ class DistillSpec(Strict):
     early_stopping: EarlyStopping | None = Field(default=None, description="Off when null.")
     precision: Precision = "float32"
     compile: Compilation = "auto"
-    seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = Field(
-        default=0, description="Of weights, data order and augmentation; the split is the teacher's."
-    )
+    seed: Seed = Field(default=0, description="Of weights, data order and augmentation; the split is the teacher's.")
     device: Device = Field(default="auto", description="`auto` takes the fastest that the worker found to work.")
 
     @model_validator(mode="before")
@@ -291,9 +288,7 @@ class QuantizeSpec(Strict):
         description="How much validation accuracy may be lost, as a share: layers that cost most stay in float32 until "
         "no more is. The job fails if that does not help. No bound when null.",
     )
-    seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = Field(
-        default=0, description="Of the choice of images."
-    )
+    seed: Seed = Field(default=0, description="Of the choice of images.")
 
 
 PRUNE_CLASSES = tuple(_prune_class(method.name, method.options) for method in PRUNING_METHODS.values())

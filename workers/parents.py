@@ -39,9 +39,7 @@ class Parent:
 
 def as_of_epoch(run: Run, parent: Parent, epoch: int) -> Network:
     """The parent's network as it was after an epoch of its training, which that kept; DamagedFiles if it is gone."""
-    with run.database.read() as session:
-        job_id = models.find_model(session, parent.manifest.id).job_id
-    path = kept_checkpoint(run.database, run.artifacts, job_id, epoch=epoch)
+    path = kept_checkpoint(run.database, run.artifacts, parent.manifest.lineage["job"], epoch=epoch)
     # Checkpoints have auxiliary heads, which models have not.
     network = build(parent.origin.architecture, **parent.data.look, seed=0)
     read_network(path, network)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inference.models import read_stored
+from formats.graphs import GRAPH_NAME, filled_graph
 from inference.runtimes import RUNTIMES
 from inference.telemetry import forbid_telemetry
 from nets.anatomy import Layers, layers_since, shapes_of
 from nets.answers import Ask, answers_of
 from nets.figures import Figures
-from nets.publishing import Publication, publish_quantized
+from nets.publishing import Publication, publish_quantized, state_arrays
 from specs.jobs import QuantizeSpec
 from store.ids import new_id
 from workers.parents import Parent, load_parent
@@ -41,11 +41,11 @@ def quantize(run: Run, spec: QuantizeSpec) -> None:
     def told(images: int) -> None:
         run.on_files("quantizing", min(images, spec.calibration_images), spec.calibration_images)
 
-    graph = read_stored(parent.directory).graph()
+    graph = filled_graph((parent.directory / GRAPH_NAME).read_bytes(), state_arrays(parent.network))
     found: Quantized = quantization.quantize(graph, parent.data, spec, compile_graph=compile_graph, told=told)
     run.enter("evaluating")
     ask = compile_graph(found.model.SerializeToString())
-    after = Judged(*(answers_of(ask, split, parent.data) for split in (parent.data.validation, parent.data.test)))
+    after = Judged(found.validation, answers_of(ask, parent.data.test, parent.data))
     request = Publication(
         id=new_id("mdl"),
         kind="quantized",

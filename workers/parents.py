@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from formats.manifest import ModelManifest
 from inference.comparing import fastest
@@ -11,10 +12,12 @@ from inference.models import LoadedModel, load_model
 from nets.architectures import Network, build, without_auxiliary
 from nets.checkpoints import read_network
 from nets.datasets import Dataset
-from nets.publishing import load_network
+from nets.publishing import Publication, load_network
 from specs.jobs import TrainSpec
+from specs.options import Options
 from store import models
 from store.checkpoints import kept_checkpoint
+from store.ids import new_id
 from workers.data import load_data
 from workers.run import Run
 
@@ -35,6 +38,29 @@ class Parent:
         if self.runtime is None:
             return fastest(self.directory, threads=threads)
         return load_model(self.directory, runtime=self.runtime, threads=threads)
+
+
+def child_of(
+    parent: Parent,
+    run: Run,
+    kind: Literal["pruned", "distilled", "quantized"],
+    *,
+    training: dict[str, Any],
+    metrics: dict[str, float],
+    architecture: Options | None = None,
+    **lineage: Any,
+) -> Publication:
+    """What a model made out of another one says of itself; its architecture is the parent's if none is given."""
+    return Publication(
+        id=new_id("mdl"),
+        kind=kind,
+        architecture=parent.manifest.architecture if architecture is None else architecture.model_dump(mode="json"),
+        data=parent.data,
+        dataset={"id": parent.origin.dataset},
+        training=training,
+        lineage={"job": run.claim.job_id, "parent": parent.manifest.id, **lineage},
+        metrics=metrics,
+    )
 
 
 def as_of_epoch(run: Run, parent: Parent, epoch: int) -> Network:

@@ -10,10 +10,8 @@ from nets import architectures, training
 from nets.anatomy import layers_since, shapes_of
 from nets.distillation import Teacher
 from nets.memory import check_fits
-from nets.publishing import Publication
 from specs.jobs import DistillSpec
-from store.ids import new_id
-from workers.parents import as_of_epoch, load_parent
+from workers.parents import as_of_epoch, child_of, load_parent
 from workers.plans import plan_distilling
 from workers.publishing import publish
 from workers.reports import Stages, report
@@ -37,19 +35,16 @@ def distill(run: Run, spec: DistillSpec) -> None:
     run.enter("evaluating")
     before, after = judge(parent.network, data), judge(result.network, data)
     regime = spec.model_dump(include=set(type(parent.origin).model_fields) - {"kind", "name", "recipe"})
-    request = Publication(
-        id=new_id("mdl"),
-        kind="distilled",
-        architecture=spec.architecture.model_dump(mode="json"),
-        data=data,
-        dataset={"id": parent.origin.dataset},
-        training={
-            # What the teacher's training kept is nothing of the student's.
-            "train": parent.origin.model_copy(update={**regime, "keep_epochs": ()}).model_dump(mode="json"),
-            "distill": spec.model_dump(mode="json"),
-        },
-        lineage={"job": run.claim.job_id, "parent": parent.manifest.id, "best_epoch": result.best_epoch},
+    # What the teacher's training kept is nothing of the student's.
+    origin = parent.origin.model_copy(update={**regime, "keep_epochs": ()})
+    request = child_of(
+        parent,
+        run,
+        "distilled",
+        architecture=spec.architecture,
+        training={"train": origin.model_dump(mode="json"), "distill": spec.model_dump(mode="json")},
         metrics=after.scores(),
+        best_epoch=result.best_epoch,
     )
     layers = layers_since(result.network, shapes_of(result.network))
     told = partial(report, Stages(before, None, after), layers, parent, threads=run.settings.inference_threads)

@@ -10,11 +10,9 @@ from nets import filters, pruning, training
 from nets.anatomy import layers_since, shapes_of
 from nets.architectures import Network
 from nets.distillation import Teacher
-from nets.publishing import Publication
 from specs.jobs import ALPHA, TEMPERATURE, PruneSpec
 from specs.pruning import PRUNING_METHODS, FilterOptions, MagnitudeOptions
-from store.ids import new_id
-from workers.parents import Parent, load_parent
+from workers.parents import Parent, child_of, load_parent
 from workers.plans import plan_fine_tuning
 from workers.publishing import publish
 from workers.reports import Stages, report
@@ -53,15 +51,13 @@ def prune(run: Run, spec: PruneSpec) -> None:
         cut, best_epoch = replace(cut, network=retrained.network), retrained.best_epoch
     run.enter("evaluating")
     stages = Stages(before, after_cut, judge(cut.network, parent.data))
-    request = Publication(
-        id=new_id("mdl"),
-        kind="pruned",
-        architecture=parent.manifest.architecture,
-        data=parent.data,
-        dataset={"id": parent.origin.dataset},
+    request = child_of(
+        parent,
+        run,
+        "pruned",
         training={**parent.manifest.training, "prune": spec.model_dump(mode="json")},
-        lineage={"job": run.claim.job_id, "parent": parent.manifest.id, "best_epoch": best_epoch},
         metrics=stages.after.scores(),
+        best_epoch=best_epoch,
     )
     result = {
         "accuracy_before": stages.before.test.accuracy,

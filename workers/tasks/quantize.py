@@ -14,10 +14,9 @@ from inference.telemetry import forbid_telemetry
 from nets.anatomy import Layers, layers_since, shapes_of
 from nets.answers import Ask, answers_of
 from nets.figures import Figures
-from nets.publishing import Publication, publish_quantized, state_arrays
+from nets.publishing import publish_quantized, state_arrays
 from specs.jobs import QuantizeSpec
-from store.ids import new_id
-from workers.parents import Parent, load_parent
+from workers.parents import Parent, child_of, load_parent
 from workers.publishing import publish_files
 from workers.reports import Stages, report
 from workers.run import Run
@@ -46,16 +45,8 @@ def quantize(run: Run, spec: QuantizeSpec) -> None:
     run.enter("evaluating")
     ask = compile_graph(found.model.SerializeToString())
     after = Judged(found.validation, answers_of(ask, parent.data.test, parent.data))
-    request = Publication(
-        id=new_id("mdl"),
-        kind="quantized",
-        architecture=parent.manifest.architecture,
-        data=parent.data,
-        dataset={"id": parent.origin.dataset},
-        training={**parent.manifest.training, "quantize": spec.model_dump(mode="json")},
-        lineage={"job": run.claim.job_id, "parent": parent.manifest.id},
-        metrics=after.scores(),
-    )
+    training = {**parent.manifest.training, "quantize": spec.model_dump(mode="json")}
+    request = child_of(parent, run, "quantized", training=training, metrics=after.scores())
     layers = _layers(parent, quantization.integer_layers(parent.network, found.model))
     stages = Stages(judge(parent.network, parent.data), None, after)
     publish_files(

@@ -2,8 +2,8 @@
 
 Sparse coding, lossless. All float32 tensors, in the order of the header, are seen as one row of 32-bit words:
 `mask` is one bit a word (set where the word is not zero), packed, under zstd;
-`values` are the words that are not zero, their first bytes first, then their second bytes and so on, under zstd
-(bytes of one place resemble each other: exponents compress, mantissas do not).
+`values` are the words that are not zero, their first bytes first, then their second bytes and so on, each place a
+frame of zstd (bytes of one place resemble each other: exponents compress, mantissas do not).
 All int8 tensors are a row of bytes, coded in the same way as `mask8` and `values8`.
 Tensors of other types follow as they are, under zstd, in `rest`.
 A word is zero only if all its bits are: -0.0 is kept.
@@ -79,7 +79,7 @@ def _coded(row: NDArray[Any]) -> tuple[dict[str, NDArray[np.uint8]], int]:
     shuffled = row[set_words].view(np.uint8).reshape(-1, row.itemsize).T
     parts = {
         "mask": _compress(np.packbits(set_words).tobytes()),
-        "values": _compress(np.ascontiguousarray(shuffled).tobytes()),
+        "values": np.concatenate([_compress(place.tobytes()) for place in shuffled]),
     }
     return parts, int(set_words.sum())
 
@@ -92,7 +92,7 @@ def _decompress(blob: NDArray[np.uint8], expected: int) -> NDArray[np.uint8]:
     """Exactly `expected` bytes, or an error: what a frame says of its own size is not believed."""
     if expected > MAX_BYTES:
         raise ValueError(f"{expected} bytes of weights are more than can be read")
-    with zstandard.ZstdDecompressor().stream_reader(blob.tobytes()) as reader:
+    with zstandard.ZstdDecompressor().stream_reader(blob.tobytes(), read_across_frames=True) as reader:
         data = reader.read(expected + 1)
     if len(data) != expected:
         raise ValueError("the data is not as long as its header says")

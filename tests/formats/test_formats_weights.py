@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -118,3 +119,14 @@ def test_records_notice_every_change(tmp_path: Path) -> None:
         verify_files(tmp_path, records)
     with pytest.raises(DamagedFiles):
         verify_files(tmp_path / "sub", {"../a": records["a"]})
+
+
+def test_values_in_one_frame_are_read_too(tmp_path: Path) -> None:
+    tensors = {"matrix": np.arange(-8, 8, dtype=np.float32).reshape(4, 4)}
+    write_sparse(tmp_path / "places", tensors)
+    with safe_open(tmp_path / "places", framework="numpy") as file:
+        metadata, blobs = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with zstandard.ZstdDecompressor().stream_reader(blobs["values"].tobytes(), read_across_frames=True) as reader:
+        frame = zstandard.ZstdCompressor().compress(reader.read())
+    save_file({**blobs, "values": np.frombuffer(frame, dtype=np.uint8)}, tmp_path / "one", metadata)
+    assert np.array_equal(read_weights(tmp_path / "one")["matrix"], tensors["matrix"])

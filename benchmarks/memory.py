@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import resource
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ from benchmarks.training import NETWORKS
 from nets.datasets import Dataset, assemble, moments_of
 from nets.pixels import Pixels
 from specs.splits import Splits
+from workers.child import KEEP_MEMORY
 
 CLASSES = 10
 # Batch and side: each of them doubled from where the others begin.
@@ -55,6 +57,7 @@ def line(name: str, row: list[dict[str, float]]) -> str:
 
 def alone(name: str, batch: int, side: int) -> dict[str, float]:
     """`peak_of` in a new process: a peak never falls again."""
+    os.environ.update(KEEP_MEMORY)  # as a job has it; read by the process that is started
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(peak_of, name, batch, side).result()

@@ -5,15 +5,20 @@
 32 x 32 x 3, batches of 64, one thread for each physical core. The plain loop is what a tutorial writes: a DataLoader
 over PIL images, torchvision's transforms one image at a time, images of N x C x H x W, torch's Adam as it comes. Ours
 is what a job runs; `--compiled` tries its compiled step too, as a job does that is long enough to repay it. All train
-the same network on the same images with flips and crops, and take turns, so that a slow moment of the machine meets
-all. Takes about fifteen minutes on two cores, and as long again to compile.
+the same network on the same images with flips and crops, each in a process of its own, ours with the environment of a
+job, and take turns, so that a slow moment of the machine meets all. Takes about fifteen minutes on two cores, and as
+long again to compile.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,6 +39,7 @@ from nets.compiling import Forward
 from nets.figures import figures
 from specs.architectures import ARCHITECTURES
 from specs.optimizers import OPTIMIZERS
+from workers.child import KEEP_MEMORY
 
 SIDE, CLASSES, BATCH_SIZE = 32, 10, 64
 IMAGES = 640
@@ -98,29 +104,30 @@ def line(name: str, row: dict[str, Any]) -> str:
 
 def compare(name: str, options: dict[str, Any], *, rounds: int, peak: float, compiled: bool) -> dict[str, Any]:
     """Images per second of the loops, and the parts of ours while it is not compiled."""
-    ours = OurLoop(name, options)
-    steps = {"plain": plain_loop(name, options), "ours": ours.step}
-    batches = max(1, min(8, int(4.0 / timed(steps["plain"]))))  # a few seconds a turn
-    timed(ours.step)
-    seconds, quick = compiled_step(name, options) if compiled else (None, None)
-    if quick is not None:
-        steps["compiled"] = quick
-    columns: dict[str, list[float]] = {key: [] for key in steps}
-    for _ in range(rounds):
-        for key, step in steps.items():
-            columns[key].append(rate(step, batches))
-    ratios = {key: ratio(columns[key], columns["plain"]) for key in columns}
+    with ExitStack() as stack:
+        kinds = ("plain", "ours", "compiled") if compiled else ("plain", "ours")
+        loops = {kind: stack.enter_context(Loop(kind, name, options)) for kind in kinds}
+        if compiled and loops["compiled"].first_step == float("inf"):
+            del loops["compiled"]
+        batches = max(1, min(8, int(4.0 / loops["plain"].first_step)))  # a few seconds a turn
+        columns: dict[str, list[float]] = {kind: [] for kind in loops}
+        for _ in range(rounds):
+            for kind, loop in loops.items():
+                columns[kind].append(loop.ask(rate, batches))
+        parts, macs = loops["ours"].ask(parts_and_macs)
+        seconds = loops["compiled"].first_step if "compiled" in loops else None
+    ratios = {kind: ratio(columns[kind], columns["plain"]) for kind in columns}
     # Forward once, backward twice; a multiply-accumulate is two operations.
-    used = 3 * 2 * ours.macs * median(columns["ours"])
+    used = 3 * 2 * macs * median(columns["ours"])
     return {
         "plain": spread(columns["plain"]),
         "ours": spread(columns["ours"]),
         "ratio": ratios["ours"],
-        "compiled": spread(columns["compiled"]) if quick is not None else None,
+        "compiled": spread(columns["compiled"]) if "compiled" in columns else None,
         "compiled_ratio": ratios.get("compiled"),
         "compiling_seconds": seconds,
-        "parts": ours.parts(),
-        "macs": ours.macs,
+        "parts": parts,
+        "macs": macs,
         "share_of_peak": used / peak,
     }
 
@@ -130,22 +137,58 @@ def ratio(upper: list[float], lower: list[float]) -> dict[str, float]:
     return spread([a / b for a, b in zip(upper, lower, strict=True)])
 
 
-def compiled_step(name: str, options: dict[str, Any]) -> tuple[float, Callable[[], None] | None]:
-    """A step of ours that is compiled, and how long that took; None if it could not be."""
-    loop = OurLoop(name, options)
-    loop.forward.switch(compiled=True)
+class Loop:
+    """A loop in a process of its own: how memory is had is settled when a process starts."""
+
+    def __init__(self, kind: str, name: str, options: dict[str, Any]) -> None:
+        before = dict(os.environ)
+        os.environ.update({} if kind == "plain" else KEEP_MEMORY)
+        self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        self.first_step: float = self.ask(begin, kind, name, options, torch.get_num_threads())
+        os.environ.clear()
+        os.environ.update(before)
+
+    def ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return self._pool.submit(call, *arguments).result()
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+
+HERE: dict[str, Any] = {}  # of a process of a Loop: its step, and the loop if it is ours
+
+
+def begin(kind: str, name: str, options: dict[str, Any], threads: int) -> float:
+    """Makes the loop of this process, and tells how long its first step takes; for ever if it cannot be compiled."""
+    torch.set_num_threads(threads)
+    if kind == "plain":
+        HERE["step"] = plain_loop(name, options)
+    else:
+        HERE["loop"] = OurLoop(name, options)
+        HERE["loop"].forward.switch(compiled=kind == "compiled")
+        HERE["step"] = HERE["loop"].step
     try:
-        return timed(loop.step), loop.step
+        return timed(HERE["step"])
     except Exception as error:
+        if kind != "compiled":
+            raise
         print(f"{name} cannot be compiled: {type(error).__name__}: {error}")
-        return 0.0, None
+        return float("inf")
 
 
-def rate(step: Callable[[], object], batches: int) -> float:
+def rate(batches: int) -> float:
+    """Images a second of the loop of this process."""
     began = time.perf_counter()
     for _ in range(batches):
-        step()
+        HERE["step"]()
     return batches * BATCH_SIZE / (time.perf_counter() - began)
+
+
+def parts_and_macs() -> tuple[dict[str, float], int]:
+    return HERE["loop"].parts(), HERE["loop"].macs
 
 
 def timed(call: Callable[[], object]) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nets.activations import activation, initialise
 from nets.models.scaling import has_small_stem
+from nets.models.shuffling import JoinAndShuffle
 from specs.networks.shufflenet import ShuffleNetV2Options
 
 STEM_CHANNELS = 24
@@ -41,11 +42,11 @@ class ShuffleUnit(nn.Module):
             *_depthwise(half, 2 if strided else 1),
             *_pointwise(half, half, name),
         )
-        self.shuffle = nn.ChannelShuffle(2)
+        self.shuffle = JoinAndShuffle()
 
     def forward(self, images: Tensor) -> Tensor:
         left, right = (images, images) if self.strided else images.chunk(2, dim=1)
-        outputs: Tensor = self.shuffle(torch.cat((self.branch1(left), self.branch2(right)), dim=1))
+        outputs: Tensor = self.shuffle(self.branch1(left), self.branch2(right))
         return outputs
 
 

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from nets.models.shufflenet_v2 import first_stage_channels
+from nets.models.shuffling import JoinAndShuffle
 from specs.architectures import ARCHITECTURES
 from specs.jobs import JOB_SPEC
 from specs.problems import field_problems
@@ -145,3 +146,20 @@ def test_the_last_convolution_is_wide_from_width_two_on() -> None:
         network = small_network("shufflenet_v2", width=width)
         assert network.get_parameter("fc.weight").shape == (10, last)
     assert ARCHITECTURES["shufflenet_v2"].options().width == 1.0
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [1, 3, 58])
+def test_joined_and_shuffled_is_what_torch_makes_of_it(channels: int, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    wider = torch.randn(2, 2 * channels, 3, 5).to(memory_format=layout)
+    for left in (torch.randn(2, channels, 3, 5).to(memory_format=layout), wider.chunk(2, 1)[0]):
+        halves = [
+            half.detach().requires_grad_() for half in (left, torch.randn_like(wider).chunk(2, 1)[1].contiguous())
+        ]
+        gradient = torch.randn_like(wider)
+        ours = JoinAndShuffle()(*halves)
+        theirs = nn.functional.channel_shuffle(torch.cat(halves, 1), 2)
+        assert torch.equal(ours, theirs)
+        found, wanted = (torch.autograd.grad(made, halves, gradient) for made in (ours, theirs))
+        assert all(torch.equal(mine, other) for mine, other in zip(found, wanted, strict=True))

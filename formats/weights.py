@@ -6,7 +6,11 @@ Sparse coding, lossless. All float32 tensors, in the order of the header, are se
 frame of zstd (bytes of one place resemble each other: exponents compress, mantissas do not).
 All int8 tensors are a row of bytes, coded in the same way as `mask8` and `values8`.
 Tensors of other types follow as they are, under zstd, in `rest`.
+`header` is JSON under zstd: of each tensor its name, its type and its shape, in the order of names.
 A word is zero only if all its bits are: -0.0 is kept.
+
+This is `sparse-2`. Files of `sparse-1`, which are read too, have all values in one frame and their header in the
+metadata.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from safetensors.numpy import load_file, save_file
 from formats.files import DamagedFiles
 
 Tensors = Mapping[str, NDArray[Any]]
-Coding = Literal["dense", "sparse-1"]
+Coding = Literal["dense", "sparse-1", "sparse-2"]
 
 DENSE_NAME = "weights.safetensors"
 SPARSE_NAME = "weights.sparse.safetensors"
@@ -38,6 +42,7 @@ ROWS: tuple[tuple[type[np.generic], str, type[np.generic]], ...] = (
 )
 CODED = tuple(np.dtype(kind) for kind, _, _ in ROWS)
 MAX_BYTES = 1 << 34
+MAX_HEADER_BYTES = 1 << 26
 
 
 def write_dense(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = None) -> None:
@@ -48,9 +53,9 @@ def write_dense(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None
 def write_sparse(path: Path, tensors: Tensors) -> None:
     """A file in the sparse coding at the top of this module."""
     ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
-    header = [[name, tensor.dtype.str, list(tensor.shape)] for name, tensor in ordered.items()]
-    metadata = {"coding": "sparse-1", "tensors": json.dumps(header)}
-    blobs: dict[str, NDArray[np.uint8]] = {}
+    header = json.dumps([[name, tensor.dtype.str, list(tensor.shape)] for name, tensor in ordered.items()]).encode()
+    metadata = {"coding": "sparse-2", "header": str(len(header))}
+    blobs = {"header": _compress(header)}
     for kind, suffix, word in ROWS:
         words = [tensor.reshape(-1).view(word) for tensor in ordered.values() if tensor.dtype == kind]
         if words:
@@ -66,7 +71,7 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        if metadata.get("coding") != "sparse-1":
+        if metadata.get("coding") not in {"sparse-1", "sparse-2"}:
             return dict(load_file(path))
         return _read_sparse(load_file(path), metadata)
     except (SafetensorError, zstandard.ZstdError, KeyError, TypeError, ValueError) as error:
@@ -100,7 +105,9 @@ def _decompress(blob: NDArray[np.uint8], expected: int) -> NDArray[np.uint8]:
 
 
 def _read_sparse(blobs: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    header = [(str(name), np.dtype(kind), tuple(int(n) for n in shape)) for name, kind, shape in _header(metadata)]
+    header = [
+        (str(name), np.dtype(kind), tuple(int(n) for n in shape)) for name, kind, shape in _header(blobs, metadata)
+    ]
     rows = {np.dtype(kind): _row(blobs, metadata, header, kind, suffix) for kind, suffix, _ in ROWS}
     rest_size = sum(kind.itemsize * math.prod(shape) for _, kind, shape in header if kind not in CODED)
     rest = _decompress(blobs["rest"], rest_size)
@@ -114,8 +121,13 @@ def _read_sparse(blobs: Mapping[str, NDArray[Any]], metadata: Mapping[str, str])
     return tensors
 
 
-def _header(metadata: Mapping[str, str]) -> list[list[Any]]:
-    header = json.loads(metadata["tensors"])
+def _header(blobs: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> list[list[Any]]:
+    if metadata["coding"] == "sparse-1":
+        header = json.loads(metadata["tensors"])
+    elif (size := int(metadata["header"])) > MAX_HEADER_BYTES:
+        raise ValueError(f"a header of {size} bytes is more than can be read")
+    else:
+        header = json.loads(_decompress(blobs["header"], size).tobytes())
     if not isinstance(header, list) or any(min(shape, default=0) < 0 for _, _, shape in header):
         raise ValueError("the header does not list tensors")
     return header

@@ -157,7 +157,7 @@ def _keep_smaller(directory: Path) -> tuple[str, Coding]:
     dense, sparse = directory / DENSE_NAME, directory / SPARSE_NAME
     smaller, larger = sorted((sparse, dense), key=lambda path: path.stat().st_size)
     larger.unlink()
-    return smaller.name, "sparse-1" if smaller == sparse else "dense"
+    return smaller.name, "sparse-2" if smaller == sparse else "dense"
 
 
 def _golden(ask: Ask, data: Dataset) -> dict[str, NDArray[Any]]:

@@ -76,6 +76,10 @@ def _rewritten(path: Path, **changes: str) -> None:
     with safe_open(path, framework="numpy") as file:
         metadata = dict(file.metadata())
         blobs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    if "tensors" in changes:
+        header = changes.pop("tensors").encode()
+        blobs["header"] = np.frombuffer(zstandard.compress(header), dtype=np.uint8)
+        changes["header"] = str(len(header))
     save_file(blobs, path, metadata | changes)
 
 
@@ -86,6 +90,10 @@ def _rewritten(path: Path, **changes: str) -> None:
         {"nonzero": "-1"},
         {"nonzero": "99999999999999"},
         {"nonzero": "x"},
+        {"header": "1"},
+        {"header": "99999999999999"},
+        {"header": "x"},
+        {"coding": "sparse-1"},
         {"tensors": "{"},
         {"tensors": "[]"},
         {"tensors": "{}"},
@@ -121,12 +129,17 @@ def test_records_notice_every_change(tmp_path: Path) -> None:
         verify_files(tmp_path / "sub", {"../a": records["a"]})
 
 
-def test_values_in_one_frame_are_read_too(tmp_path: Path) -> None:
-    tensors = {"matrix": np.arange(-8, 8, dtype=np.float32).reshape(4, 4)}
-    write_sparse(tmp_path / "places", tensors)
-    with safe_open(tmp_path / "places", framework="numpy") as file:
+def test_the_first_sparse_coding_is_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    tensors = network(0.9)
+    write_sparse(path, tensors)
+    with safe_open(path, framework="numpy") as file:
         metadata, blobs = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    with zstandard.ZstdDecompressor().stream_reader(blobs["values"].tobytes(), read_across_frames=True) as reader:
-        frame = zstandard.ZstdCompressor().compress(reader.read())
-    save_file({**blobs, "values": np.frombuffer(frame, dtype=np.uint8)}, tmp_path / "one", metadata)
-    assert np.array_equal(read_weights(tmp_path / "one")["matrix"], tensors["matrix"])
+    for name in ("values", "values8"):
+        with zstandard.ZstdDecompressor().stream_reader(blobs[name].tobytes(), read_across_frames=True) as reader:
+            blobs[name] = np.frombuffer(zstandard.compress(reader.read()), dtype=np.uint8)
+    header = zstandard.decompress(blobs.pop("header").tobytes()).decode()
+    counts = {name: metadata[name] for name in ("nonzero", "nonzero8")}
+    save_file(blobs, path, {"coding": "sparse-1", "tensors": header, **counts})
+    found = read_weights(path)
+    assert {name: found[name].tobytes() for name in tensors} == {name: t.tobytes() for name, t in tensors.items()}

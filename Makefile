@@ -4,9 +4,6 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-# As a job has it (workers/child.py).
-KEEP_MEMORY = glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.hugetlb=1
-
 .PHONY: demo up test check format bench-pruning bench-training clean
 
 demo: $(INSTALLED)  ## train, prune and serve a small network on real digits
@@ -16,7 +13,7 @@ up: $(INSTALLED)  ## API and one worker until Ctrl-C
 	@$(BIN)/pruneyard up
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 GLIBC_TUNABLES=$(KEEP_MEMORY) $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## format, lint, types, imports, sizes
 	$(BIN)/ruff format --check .

@@ -10,10 +10,7 @@ Takes about five minutes on two cores.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
 import resource
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ import psutil
 import torch
 
 from benchmarks.api import MEBIBYTE, machine, tell
+from benchmarks.processes import alone
 from benchmarks.recipes import train_once
 from benchmarks.training import NETWORKS
 from nets.datasets import Dataset, assemble, moments_of
@@ -44,7 +42,7 @@ def main() -> None:
     print(f"MiB, batch x pixels\n{'network':14}{'before':>9}{heads}{'MiB an image':>14}")
     rows = {}
     for name in arguments.networks:
-        rows[name] = [alone(name, batch, side) for batch, side in SHAPES]
+        rows[name] = [of_a_job(name, batch, side) for batch, side in SHAPES]
         print(line(name, rows[name]), flush=True)
     tell({"machine": machine(), "shapes": SHAPES, "figures": rows}, arguments.json)
 
@@ -55,11 +53,9 @@ def line(name: str, row: list[dict[str, float]]) -> str:
     return f"{name:14}{row[0]['before']:9.0f}" + "".join(f"{peak:12.0f}" for peak in peaks) + f"{each:14.2f}"
 
 
-def alone(name: str, batch: int, side: int) -> dict[str, float]:
-    """`peak_of` in a new process: a peak never falls again."""
-    os.environ.update(KEEP_MEMORY)  # as a job has it; read by the process that is started
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+def of_a_job(name: str, batch: int, side: int) -> dict[str, float]:
+    """`peak_of` in a new process, as a job has its memory: a peak never falls again."""
+    with alone(KEEP_MEMORY) as pool:
         return pool.submit(peak_of, name, batch, side).result()
 
 

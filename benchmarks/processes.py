@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
+from unittest.mock import patch
 
 import httpx
 import psutil
@@ -31,6 +35,14 @@ def process(module: str, environment: dict[str, str]) -> Iterator[psutil.Process
     finally:
         child.terminate()
         child.wait(60)
+
+
+def alone(environment: Mapping[str, str]) -> ProcessPoolExecutor:
+    """A new Python process with these variables beside our own; it is there when this returns."""
+    with patch.dict(os.environ, environment):
+        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        pool.submit(os.getpid).result()
+    return pool
 
 
 def answers(http: httpx.Client, path: str) -> bool:

@@ -5,20 +5,18 @@
 32 x 32 x 3, batches of 64, one thread for each physical core. The plain loop is what a tutorial writes: a DataLoader
 over PIL images, torchvision's transforms one image at a time, images of N x C x H x W, torch's Adam as it comes. Ours
 is what a job runs; `--compiled` tries its compiled step too, as a job does that is long enough to repay it. All train
-the same network on the same images with flips and crops, each in a process of its own, ours with the environment of a
-job, and take turns, so that a slow moment of the machine meets all. Takes about fifteen minutes on two cores, and as
-long again to compile.
+the same network on the same images with flips and crops, each in a process of its own, ours keeping memory as a job
+does, and take turns, so that a slow moment of the machine meets all. Takes about ten minutes on two cores, and longer
+to compile.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,6 +32,7 @@ from torchvision import transforms
 
 from benchmarks.api import machine, spread, tell
 from benchmarks.data import endless, noise_dataset
+from benchmarks.processes import alone
 from nets import architectures, optimizers
 from nets.compiling import Forward
 from nets.figures import figures
@@ -107,8 +106,7 @@ def compare(name: str, options: dict[str, Any], *, rounds: int, peak: float, com
     with ExitStack() as stack:
         kinds = ("plain", "ours", "compiled") if compiled else ("plain", "ours")
         loops = {kind: stack.enter_context(Loop(kind, name, options)) for kind in kinds}
-        if compiled and loops["compiled"].first_step == float("inf"):
-            del loops["compiled"]
+        loops = {kind: loop for kind, loop in loops.items() if loop.first_step < inf}
         batches = max(1, min(8, int(4.0 / loops["plain"].first_step)))  # a few seconds a turn
         columns: dict[str, list[float]] = {kind: [] for kind in loops}
         for _ in range(rounds):
@@ -141,12 +139,8 @@ class Loop:
     """A loop in a process of its own: how memory is had is settled when a process starts."""
 
     def __init__(self, kind: str, name: str, options: dict[str, Any]) -> None:
-        before = dict(os.environ)
-        os.environ.update({} if kind == "plain" else KEEP_MEMORY)
-        self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        self._pool = alone({} if kind == "plain" else KEEP_MEMORY)
         self.first_step: float = self.ask(begin, kind, name, options, torch.get_num_threads())
-        os.environ.clear()
-        os.environ.update(before)
 
     def ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
         return self._pool.submit(call, *arguments).result()
@@ -176,7 +170,7 @@ def begin(kind: str, name: str, options: dict[str, Any], threads: int) -> float:
         if kind != "compiled":
             raise
         print(f"{name} cannot be compiled: {type(error).__name__}: {error}")
-        return float("inf")
+        return inf
 
 
 def rate(batches: int) -> float:

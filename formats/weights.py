@@ -31,6 +31,7 @@ from formats.files import DamagedFiles
 
 Tensors = Mapping[str, NDArray[Any]]
 Coding = Literal["dense", "sparse-1", "sparse-2"]
+SPARSE: Coding = "sparse-2"  # what `write_sparse` writes
 
 DENSE_NAME = "weights.safetensors"
 SPARSE_NAME = "weights.sparse.safetensors"
@@ -54,7 +55,7 @@ def write_sparse(path: Path, tensors: Tensors) -> None:
     """A file in the sparse coding at the top of this module."""
     ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
     header = json.dumps([[name, tensor.dtype.str, list(tensor.shape)] for name, tensor in ordered.items()]).encode()
-    metadata = {"coding": "sparse-2", "header": str(len(header))}
+    metadata: dict[str, str] = {"coding": SPARSE, "header": str(len(header))}
     blobs = {"header": _compress(header)}
     for kind, suffix, word in ROWS:
         words = [tensor.reshape(-1).view(word) for tensor in ordered.values() if tensor.dtype == kind]
@@ -71,7 +72,7 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        if metadata.get("coding") not in {"sparse-1", "sparse-2"}:
+        if metadata.get("coding") not in {"sparse-1", SPARSE}:
             return dict(load_file(path))
         return _read_sparse(load_file(path), metadata)
     except (SafetensorError, zstandard.ZstdError, KeyError, TypeError, ValueError) as error:

@@ -21,7 +21,7 @@ from torch import nn
 from formats.files import DamagedFiles
 from formats.graphs import GRAPH_NAME, bare_graph
 from formats.manifest import GOLDEN_NAME, ModelManifest, Preprocessing, Weights, read_manifest, write_manifest
-from formats.weights import CODED, DENSE_NAME, SPARSE_NAME, Coding, read_weights, write_dense, write_sparse
+from formats.weights import CODED, DENSE_NAME, SPARSE, SPARSE_NAME, Coding, read_weights, write_dense, write_sparse
 from nets.answers import Ask
 from nets.architectures import architecture_options, build, without_auxiliary
 from nets.batches import normalised
@@ -157,7 +157,7 @@ def _keep_smaller(directory: Path) -> tuple[str, Coding]:
     dense, sparse = directory / DENSE_NAME, directory / SPARSE_NAME
     smaller, larger = sorted((sparse, dense), key=lambda path: path.stat().st_size)
     larger.unlink()
-    return smaller.name, "sparse-2" if smaller == sparse else "dense"
+    return smaller.name, SPARSE if smaller == sparse else "dense"
 
 
 def _golden(ask: Ask, data: Dataset) -> dict[str, NDArray[Any]]:

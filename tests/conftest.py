@@ -47,19 +47,8 @@ TINY_PRUNING: dict[str, Any] = {
 }
 
 
-# Where the data folders of one run keep exported graphs together: each export takes seconds, and all make the same. Not
-# longer than one run: the key of a graph does not tell of changes to a network's code.
-GRAPHS = "TESTS_GRAPHS"
-
 # Beside other tests, threads that wait for each other on tiny networks would do little else.
 ONE_THREAD = {"PRUNEYARD_TRAINING_THREADS": "1", "PRUNEYARD_INFERENCE_THREADS": "1"}
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Before the processes of pytest-xdist start, which get to know the folder by their environment."""
-    if GRAPHS not in os.environ:
-        os.environ[GRAPHS] = tempfile.mkdtemp(prefix="graphs-")
-        config.add_cleanup(lambda: shutil.rmtree(os.environ[GRAPHS], ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -91,8 +80,6 @@ def new_home(path: Path) -> Settings:
     """A data folder with a database at the newest version."""
     path.mkdir(parents=True, exist_ok=True)
     (path / "pruneyard.db").write_bytes(_empty_database())
-    if os.name == "posix":  # elsewhere a link wants privileges
-        (path / "graphs").symlink_to(os.environ[GRAPHS], target_is_directory=True)
     return Settings(home=path)
 
 
@@ -163,7 +150,7 @@ def ended(client: TestClient, body: dict[str, Any], **query: Any) -> dict[str, A
 @pytest.fixture
 def trained_settings(trained_home: Path, tmp_path: Path) -> Settings:
     """Settings of a copy of the trained folder, free to be changed."""
-    return Settings(home=Path(shutil.copytree(trained_home, tmp_path / "home", symlinks=True)))
+    return Settings(home=Path(shutil.copytree(trained_home, tmp_path / "home")))
 
 
 @pytest.fixture

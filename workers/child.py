@@ -20,9 +20,9 @@ from store.queue import Claim
 
 KILL_SECONDS = 5.0
 # Each step of a training takes and gives back the same large tensors. glibc hands such memory to the system and has it
-# filled with zeros anew, page by page, which costs memory-bound networks a fifth to a third of their speed. So the
+# filled with zeros anew, page by page, which costs memory-bound networks a seventh to a third of their speed. So the
 # process keeps what it has, in large pages where the system has them; it is all given back when the job ends.
-# Other allocators do not read this. (https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html)
+# Other allocators do not read this. (GNU C Library manual, Memory Allocation Tunables)
 KEEP_MEMORY = {
     "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.hugetlb=1"
 }

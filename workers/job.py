@@ -44,6 +44,7 @@ from store.artifacts import Artifacts
 from store.database import Database
 from store.errors import LostClaim, NotFound, StorageFull, StoreBusy
 from store.queue import Claim
+from workers.child import KEEP_MEMORY
 from workers.run import Run, Stopped
 from workers.tasks import TASKS
 
@@ -81,6 +82,7 @@ def main() -> int:
     stop = threading.Event()
     threading.Thread(target=_obey, args=(stop,), name="standard-input", daemon=True).start()
     _give_way()
+    _keep_memory_alone()
     settings = Settings()
     database = Database.of(settings)
     try:
@@ -95,6 +97,13 @@ def _obey(stop: threading.Event) -> None:
         if line.strip() == "stop":
             stop.set()
     os._exit(3)
+
+
+def _keep_memory_alone() -> None:
+    """Processes that this one starts have memory as the service has it: a report tells what a model takes there."""
+    for name, value in KEEP_MEMORY.items():
+        if os.environ.get(name) == value:
+            del os.environ[name]
 
 
 def _give_way() -> None:

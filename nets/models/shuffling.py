@@ -17,7 +17,7 @@ class JoinAndShuffle(nn.Module):
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         # A graph that is written down shall have the nodes that runtimes know.
-        if torch.compiler.is_compiling() or left.dtype != right.dtype:
+        if torch.compiler.is_compiling():
             return channel_shuffle(torch.cat((left, right), 1), 2)
         joined: Tensor = _Interleave.apply(left, right)
         return joined

@@ -121,7 +121,7 @@ def test_graphs_are_kept_by_key(artifacts: Artifacts) -> None:
     artifacts.graphs().put(key, b"graph")
     artifacts.graphs().put(key, b"graph 2")
     assert artifacts.graphs().get(key) == b"graph 2"
-    assert len(list((artifacts.home / "graphs").glob(f"{key}*"))) == 1
+    assert len(list((artifacts.home / "graphs").iterdir())) == 1
 
 
 def test_the_two_newest_checkpoints_and_the_best_are_kept(

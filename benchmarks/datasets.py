@@ -43,6 +43,7 @@ from benchmarks.api import (
     wait_for,
     wait_for_end,
 )
+from workers.child import TITLE
 
 READINGS = 5
 IMAGES = 10_000
@@ -85,7 +86,7 @@ def reading(http: httpx.Client, worker: psutil.Process, archive: Path) -> dict[s
     for number in range(READINGS):
         plain.append(plainly(archive))
         began = time.perf_counter()
-        with Peak(worker, "workers.job") as peak:
+        with Peak(worker, TITLE) as peak:
             dataset = bring(http, f"read {number}", content)
         ours.append(time.perf_counter() - began)
         peaks.append(peak.bytes / MEBIBYTE)
@@ -158,7 +159,7 @@ def training(http: httpx.Client, worker: psutil.Process) -> dict[str, dict[str, 
         bring(http, name, flat_archive(images, side))
         body = {"kind": "train", "name": name, "dataset": name, "image_size": side, **TINY}
         for attempt in ("decoded for the first time", "from the cache"):
-            with Peak(worker, "workers.job") as peak:
+            with Peak(worker, TITLE) as peak:
                 job = submit(http, body)
                 wait_for_end(http, job)
             rows[f"{name}, {attempt}"] = {"loading s": loading_seconds(http, job), "peak MiB": peak.bytes / MEBIBYTE}
@@ -174,10 +175,10 @@ def loading_seconds(http: httpx.Client, job: str) -> float:
 
 
 class Peak:
-    """The most memory that a process, or its child that runs a module, has resident during a block."""
+    """The most memory that a process or one below it, of this module or name, has resident during a block."""
 
-    def __init__(self, owner: psutil.Process, module: str) -> None:
-        self._owner, self._module = owner, module
+    def __init__(self, owner: psutil.Process, which: str) -> None:
+        self._owner, self._which = owner, which
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self.bytes = 0
@@ -192,9 +193,9 @@ class Peak:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.02):
-            for member in (self._owner, *self._owner.children()):
+            for member in (self._owner, *self._owner.children(recursive=True)):
                 try:
-                    if self._module in member.cmdline():
+                    if self._which in (*member.cmdline(), member.name()):
                         self.bytes = max(self.bytes, high_water(member.pid))
                 except (psutil.Error, OSError):
                     continue

@@ -13,6 +13,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Protocol
 
 import onnx
@@ -25,6 +26,14 @@ from specs.options import Options
 INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
 OPSET = 18
+# What torch loads no sooner than it exports for the first time.
+LOADED_LATE = (
+    "networkx",
+    "onnxscript.function_libs.torch_lib",
+    "torch._functorch.aot_autograd",
+    "torch.export._trace",
+    "torch.onnx._internal.exporter._core",
+)
 # Raise it when the way graphs are made changes, so that kept ones are made anew.
 FORMAT = 1
 
@@ -82,6 +91,13 @@ def onnx_model(network: nn.Module, *, channels: int, image_size: int) -> onnx.Mo
         )
     assert program is not None
     return program.model_proto
+
+
+def load() -> None:
+    """Loads what exports need, which takes a second or two, and computes nothing."""
+    for name in LOADED_LATE:
+        with contextlib.suppress(ImportError):  # names of torch's inner parts change
+            import_module(name)
 
 
 @contextlib.contextmanager

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     stall_seconds: Annotated[float, Field(gt=0)] = Field(
         default=1800.0, description="A training that makes no step for so long is stopped."
     )
+    keep_loaded_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=600.0, description="After a job PyTorch stays loaded for the next one; 0: each job loads it. On Linux."
+    )
     keep_checkpoints_days: Annotated[float, Field(ge=0, le=36500)] = Field(
         default=7.0, description="Of jobs that failed or were cancelled."
     )

@@ -10,11 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 from filelock import FileLock
@@ -27,6 +29,7 @@ from specs.settings import Settings
 from specs.splits import split_contents
 from store.database import Database
 from store.migrate import migrate
+from workers.child import TITLE
 
 LOOPBACK = "http://127.0.0.1:8000"
 TINY_TRAINING: dict[str, Any] = {
@@ -178,6 +181,16 @@ class running_worker:  # noqa: N801 - reads as a statement of what is the case
             self.process.wait(60)
         finally:
             self.process.kill()
+
+
+def jobs_of(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Processes of jobs that this worker started, by the name that they give themselves."""
+    found = []
+    for process in psutil.Process(worker.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            if process.name() == TITLE:
+                found.append(process)
+    return found
 
 
 def wait_for(look: Callable[[], Any], *, seconds: float = 30.0, pause: float = 0.05) -> Any:

@@ -16,6 +16,7 @@ from store.artifacts import Artifacts
 from store.errors import StoreError
 from store.liveness import when_gone
 from store.migrate import open_current
+from workers.child import job_environment
 from workers.consumer import Consumer
 
 log = structlog.get_logger()
@@ -30,10 +31,12 @@ def main() -> int:
     except (BadSettings, StoreError) as error:
         sys.stderr.write(f"The worker cannot start:\n{error}\n")
         return 2
+    # Here, since a process that jobs are forked from has the environment that it was started with.
+    os.environ.update(job_environment(settings))
     stop = threading.Event()
     _stop_on_signals(stop)
     if settings.parent_pid is not None:
-        # The children of this process end with it: their standard input closes.
+        # The children of this process end with it: their pipes close.
         when_gone(settings.parent_pid, lambda: os._exit(1))
     try:
         return Consumer(settings, database, Artifacts(settings.home), stop).run()

@@ -1,24 +1,32 @@
-"""The child process of a job, seen from the worker: start it, ask it to stop, kill it with all it started.
+"""The process of a job, seen from the worker: start it, ask it to stop, kill it with all it started.
 
-The child reads its standard input: the line `stop` asks for a checkpoint and an end; its closing means that the
-worker is gone, and the child ends at once. That needs no signals, so it works the same on Windows.
+The process reads a pipe: the word `stop` asks for a checkpoint and an end; its closing means that the worker is gone,
+and the process ends at once. That needs no signals, so it works the same on Windows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
+import signal
 import sys
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, cast
 
 import psutil
 
 from specs.settings import Settings
-from store.liveness import own_group
 from store.queue import Claim
 
 KILL_SECONDS = 5.0
+STOP = b"stop"
+# Looked up by name, so that the worker holds nothing of what jobs need.
+MAIN = "workers.job:main"
+# As `ps` and `top` show the process on Linux.
+TITLE = "pruneyard-job"
 # Each step of a training takes and gives back the same large tensors. glibc hands such memory to the system and has it
 # filled with zeros anew, page by page, which costs memory-bound networks a seventh to a third of their speed. So the
 # process keeps what it has, in large pages where the system has them; it is all given back when the job ends.
@@ -29,63 +37,57 @@ KEEP_MEMORY = {
 
 
 class Child:
-    """A running child process."""
+    """A running process of a job."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-
-    @classmethod
-    def start(cls, settings: Settings, claim: Claim, log_path: Path) -> Child:
-        """Starts the process of a claimed job; what it prints is added to the log."""
-        with log_path.open("ab") as log_file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "workers.job", claim.job_id, str(claim.attempt)],
-                stdin=subprocess.PIPE,
-                stdout=log_file,
-                stderr=log_file,
-                env=_environment(settings),
-                # Ctrl-C in a terminal reaches the worker only, who then asks the child.
-                **own_group(),
-            )
-        return cls(process)
+    def __init__(self, context: BaseContext, claim: Claim, log_path: Path) -> None:
+        """Starts it; what it prints is added to the log. OSError or EOFError if it cannot be started in this way."""
+        words, self._words = context.Pipe(duplex=False)
+        # Typeshed knows the contexts' processes by their several classes only.
+        self._process = cast(Any, context).Process(target=_begin, args=(claim, str(log_path), words))
+        try:
+            self._process.start()
+        except BaseException:
+            self._words.close()
+            raise
+        finally:
+            words.close()
+        self.pid: int = self._process.pid
+        self._family = _process_of(self.pid)
 
     @property
     def code(self) -> int | None:
         """The exit code (negative: the signal that killed it), or None while it runs."""
-        return self._process.poll()
+        code: int | None = self._process.exitcode
+        return code
 
     def wait(self, seconds: float) -> int | None:
         """Waits for its end for so long; its exit code, or None."""
-        try:
-            return self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
+        self._process.join(seconds)
+        return self.code
 
     def ask_to_stop(self) -> None:
         """Asks for a checkpoint and an end."""
-        pipe = self._process.stdin
-        if pipe is not None:
-            with contextlib.suppress(OSError, ValueError):
-                pipe.write(b"stop\n")
-                pipe.flush()
+        with contextlib.suppress(OSError):
+            self._words.send_bytes(STOP)
 
     def kill(self) -> None:
         """Kills it and whatever it started, and waits for their end."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self._process.pid)
-            family = [*process.children(recursive=True), process]
-            for member in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    member.kill()
-            psutil.wait_procs(family[:-1], timeout=KILL_SECONDS)
-        self._process.wait()
+        if self._family is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                family = [*self._family.children(recursive=True), self._family]
+                for member in family:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        member.kill()
+                psutil.wait_procs(family, timeout=KILL_SECONDS)
+        self._process.join()
+        self._words.close()
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def job_environment(settings: Settings) -> dict[str, str]:
+    """Variables of the worker that the processes of jobs go by; what the environment says of memory goes before."""
     threads = settings.training_threads or psutil.cpu_count(logical=False) or 1
     return {
-        **KEEP_MEMORY,
-        **os.environ,
+        **{name: os.environ.get(name, value) for name, value in KEEP_MEMORY.items()},
         # What torch.compile makes stays among what is ours, and torch pickles none of it.
         "TORCHINDUCTOR_CACHE_DIR": str(settings.home.absolute() / "compiled"),
         "TORCHINDUCTOR_FX_GRAPH_CACHE": "0",
@@ -94,5 +96,36 @@ def _environment(settings: Settings) -> dict[str, str]:
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
         "PRUNEYARD_HOME": str(settings.home.absolute()),
         "OMP_NUM_THREADS": str(threads),
-        "PYTHONUNBUFFERED": "1",
+        # NumPy's own threads would do next to nothing, and be there when the process is forked.
+        "OPENBLAS_NUM_THREADS": "1",
     }
+
+
+def _process_of(pid: int) -> psutil.Process | None:
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _begin(claim: Claim, log_path: str, words: Connection) -> None:
+    """What the process runs."""
+    # Ctrl-C in a terminal reaches the worker only, who then asks the job.
+    if sys.platform == "win32":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    else:
+        os.setsid()
+    _print_to(log_path)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(TITLE, "ascii")
+    sys.exit(resolve_name(MAIN)(claim, words))
+
+
+def _print_to(log_path: str) -> None:
+    """From now on whatever this process prints, torch's own code too, goes to the end of the log at once."""
+    log_file = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(log_file, stream.fileno())
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    os.close(log_file)

@@ -29,6 +29,7 @@ from store.queue import Claim
 from workers.child import Child
 from workers.devices import ALWAYS, examine_devices
 from workers.heartbeat import Heartbeat
+from workers.starting import Starter
 
 IDLE_SECONDS = 0.3
 WATCH_SECONDS = 0.1
@@ -64,6 +65,8 @@ class Consumer:
         self._stop = stop
         self._watch = workers.Watch(database, ttl_seconds=settings.worker_ttl_seconds)
         self._examined = threading.Event()
+        self._only_cpu = False
+        self._starter = Starter(keep_seconds=settings.keep_loaded_seconds)
 
     def run(self) -> int:
         """Works until asked to stop (0) or until others have declared this worker dead (1)."""
@@ -104,6 +107,7 @@ class Consumer:
     def _enter_devices(self, incarnation: str) -> None:
         try:
             findings = examine_devices(self._settings)
+            self._only_cpu = [finding.name for finding in findings if finding.usable] == ALWAYS
         finally:
             self._examined.set()
         for finding in findings:
@@ -118,7 +122,7 @@ class Consumer:
             lanes = [threads.submit(self._consume, incarnation, heartbeat, kinds) for kinds in LANES]
             # Short waits: on Windows a long one would keep signals waiting too.
             while not wait(lanes, timeout=IDLE_SECONDS, return_when=FIRST_COMPLETED).done:
-                pass
+                self._starter.rest()
             # A lane that cannot go on ends the worker: half of one would look like a whole one.
             self._stop.set()
         for lane in lanes:
@@ -134,7 +138,7 @@ class Consumer:
             if claim is None:
                 self._stop.wait(IDLE_SECONDS)
             else:
-                self._attend(claim, heartbeat)
+                self._attend(claim, heartbeat, fork=self._only_cpu and kinds == lane_of("train"))
                 if "ingest" in kinds:
                     self._remove_uploads()
 
@@ -148,11 +152,11 @@ class Consumer:
         heartbeat.lost.set()
         return None
 
-    def _attend(self, claim: Claim, heartbeat: Heartbeat) -> None:
+    def _attend(self, claim: Claim, heartbeat: Heartbeat, *, fork: bool) -> None:
         log.info("job starts", job=claim.job_id, attempt=claim.attempt)
         # What an earlier attempt left half written when its worker was killed; it may write nothing more.
         self._artifacts.remove_leftovers_of(f"{claim.job_id}-*")
-        child = Child.start(self._settings, claim, self._artifacts.job_log(claim.job_id))
+        child = self._starter.start(claim, self._artifacts.job_log(claim.job_id), fork=fork)
         try:
             verdict = self._watch_over(child, claim, heartbeat)
             if verdict == "stop":

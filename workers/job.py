@@ -1,6 +1,6 @@
-"""`python -m workers.job JOB ATTEMPT`: the child process of one job.
+"""What the process of one job does.
 
-It carries ids only and loads the spec itself. It writes its own end: success, failure or release.
+It is given ids only and loads the spec itself. It writes its own end: success, failure or release.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 import threading
+from multiprocessing.connection import Connection
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -44,7 +45,7 @@ from store.artifacts import Artifacts
 from store.database import Database
 from store.errors import LostClaim, NotFound, StorageFull, StoreBusy
 from store.queue import Claim
-from workers.child import KEEP_MEMORY
+from workers.child import KEEP_MEMORY, STOP
 from workers.run import Run, Stopped
 from workers.tasks import TASKS
 
@@ -75,12 +76,12 @@ REASONS: dict[type[Exception], str] = {
 log = structlog.get_logger()
 
 
-def main() -> int:
+def main(claim: Claim, words: Connection) -> int:
+    """Does a claimed job, and the worker's word; its exit code."""
     os.umask(0o077)  # what this process writes is its user's own
     configure_logs()
-    claim = Claim(sys.argv[1], int(sys.argv[2]))
     stop = threading.Event()
-    threading.Thread(target=_obey, args=(stop,), name="standard-input", daemon=True).start()
+    threading.Thread(target=_obey, args=(words, stop), name="worker's words", daemon=True).start()
     _give_way()
     _keep_memory_alone()
     settings = Settings()
@@ -91,11 +92,12 @@ def main() -> int:
         database.close()
 
 
-def _obey(stop: threading.Event) -> None:
-    """Reads the worker's word from standard input; when that closes the worker is gone, and so is this process."""
-    for line in sys.stdin:
-        if line.strip() == "stop":
-            stop.set()
+def _obey(words: Connection, stop: threading.Event) -> None:
+    """Reads the worker's words; when they end the worker is gone, and so is this process."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            if words.recv_bytes() == STOP:
+                stop.set()
     os._exit(3)
 
 
@@ -155,7 +157,3 @@ def _explain(error: Exception) -> tuple[str, str]:
         if isinstance(error, kind):
             return reason, str(error)
     return "error", f"{type(error).__name__}: {str(error)[:500]}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

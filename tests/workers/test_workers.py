@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from specs.settings import Settings
-from tests.conftest import LOOPBACK, TINY_TRAINING, new_home, running_worker, wait_for
+from tests.conftest import LOOPBACK, TINY_TRAINING, jobs_of, new_home, running_worker, wait_for
 
 LONG: dict[str, Any] = {**TINY_TRAINING, "name": "long", "epochs": 10_000}
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -60,10 +60,6 @@ def wait_for_epoch(api: TestClient, job_id: str, epoch: int) -> None:
     wait_for(lambda: len(api.get(f"/v1/jobs/{job_id}/metrics").json()["items"]) >= epoch, seconds=60)
 
 
-def children_of(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    return psutil.Process(worker.pid).children(recursive=True)
-
-
 def end(api: TestClient, job_id: str) -> None:
     """Cancels a job that no worker runs any more."""
     api.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
@@ -73,8 +69,8 @@ def test_a_running_job_is_cancelled_with_all_its_processes(shared: Settings, sha
     with running_worker(shared) as worker:
         job_id = submit(shared_api, LONG)
         wait_for_epoch(shared_api, job_id, 2)
-        children = children_of(worker)
-        assert children
+        children = jobs_of(worker)
+        assert len(children) == 1
         # Without it, what each step takes and gives back is filled with zeros by the system every time.
         assert any("glibc.malloc.mmap_max=0" in child.environ().get("GLIBC_TUNABLES", "") for child in children)
         shared_api.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
@@ -115,7 +111,7 @@ def test_a_child_that_is_killed_is_run_again_and_given_up_after_three_times(
     with running_worker(shared) as worker:
         for attempt in (1, 2, 3):
             wait_for(lambda attempt=attempt: _runs_at(shared_api, job_id, attempt), seconds=60)
-            child = wait_for(lambda: children_of(worker))[0]
+            child = wait_for(lambda: jobs_of(worker))[0]
             child.send_signal(signal.SIGKILL)
         job = wait_until(shared_api, job_id, "failed")
         assert (job["reason"], job["attempt"]) == ("crashed", 3)
@@ -134,7 +130,8 @@ def test_a_killed_worker_takes_its_child_with_it_and_the_job_goes_on(shared: Set
     job_id = submit(shared_api, LONG)
     with running_worker(shared) as worker:
         wait_for_epoch(shared_api, job_id, 2)
-        children = children_of(worker)
+        children = psutil.Process(worker.pid).children(recursive=True)
+        assert children
         worker.kill()
         worker.wait()
     # The API takes the job back although no worker is left to do so.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from specs.settings import Settings
-from tests.conftest import LOOPBACK, ended, new_home, running_worker
+from tests.conftest import LOOPBACK, ended, jobs_of, new_home, running_worker
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as on POSIX")
 
@@ -45,17 +46,17 @@ JOBS: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, TestClient, psutil.Process]]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, TestClient, subprocess.Popen[bytes]]]:
     """A data folder with a trained model, a client of its API, and its worker."""
     settings = new_home(tmp_path_factory.mktemp("killed") / "home")
     with running_worker(settings) as worker, TestClient(create_app(settings), base_url=LOOPBACK) as client:
         assert ended(client, TRAINING)["status"] == "succeeded"
-        yield settings, client, psutil.Process(worker.pid)
+        yield settings, client, worker
 
 
 @pytest.mark.parametrize("name", JOBS)
 def test_a_job_killed_in_each_phase_ends_as_an_undisturbed_one(
-    home: tuple[Settings, TestClient, psutil.Process], name: str
+    home: tuple[Settings, TestClient, subprocess.Popen[bytes]], name: str
 ) -> None:
     settings, client, worker = home
     body, phases = JOBS[name]
@@ -78,7 +79,7 @@ def test_a_job_killed_in_each_phase_ends_as_an_undisturbed_one(
 
 
 def killed_in_each_phase(
-    client: TestClient, worker: psutil.Process, body: dict[str, Any], phases: set[str]
+    client: TestClient, worker: subprocess.Popen[bytes], body: dict[str, Any], phases: set[str]
 ) -> tuple[dict[str, Any], set[str]]:
     """The job at its end, and the phases in which its process was killed, each the first time it was seen."""
     response = client.post("/v1/jobs", json=body)
@@ -95,10 +96,9 @@ def killed_in_each_phase(
     raise AssertionError(f"never ended; killed in {killed}")
 
 
-def _kill_child(worker: psutil.Process) -> bool:
-    for child in worker.children():
-        if "workers.job" in child.cmdline():
-            child.kill()
-            psutil.wait_procs([child], timeout=10)
-            return True
+def _kill_child(worker: subprocess.Popen[bytes]) -> bool:
+    for child in jobs_of(worker):
+        child.kill()
+        psutil.wait_procs([child], timeout=10)
+        return True
     return False

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import structlog
@@ -87,22 +89,35 @@ class Database:
             pool_timeout=self._busy_seconds,
             connect_args={"timeout": self._busy_seconds, "check_same_thread": False},
         )
-        event.listen(engine, "connect", _prepare_connection)
+        event.listen(engine, "connect", partial(_prepare_connection, seconds=self._busy_seconds))
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine
 
 
-def _prepare_connection(connection: Any, _record: Any) -> None:
+def _prepare_connection(connection: Any, _record: Any, *, seconds: float) -> None:
     # The driver would begin transactions by its own rules; we begin them ourselves.
     connection.isolation_level = None
+    _enter_wal(connection, seconds)
     for pragma in (
-        "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
         "journal_size_limit=67108864",
         "trusted_schema=OFF",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _enter_wal(connection: Any, seconds: float) -> None:
+    """Of several that change a new database to WAL at once SQLite has one fail, and does not have it wait."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+        time.sleep(0.01)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from store.database import Database
 from store.errors import OutdatedDatabase, StoreError, UnusableStore
 
 ADVISORY_LOCK = 7_088_119_442
+# Whoever starts second waits for the first to migrate, which takes long on a large database or a busy machine.
+PATIENCE_SECONDS = 120.0
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -31,11 +33,15 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def migrate(database: Database, revision: str = "head") -> None:
-    """Moves the schema up to `revision`, in one transaction; several processes may ask at once."""
-    with database.writer.begin() as connection:
-        if not database.is_sqlite:
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
-        command.upgrade(_config(connection), revision)
+    """Moves the schema up to `revision`, in one transaction; several processes may ask at once, and wait in turn."""
+    patient = Database(database.url, busy_seconds=PATIENCE_SECONDS)
+    try:
+        with patient.writer.begin() as connection:
+            if not patient.is_sqlite:
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+            command.upgrade(_config(connection), revision)
+    finally:
+        patient.close()
 
 
 def downgrade(database: Database, revision: str) -> None:

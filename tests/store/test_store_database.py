@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,49 @@ def test_migrations_go_down_and_up_again(empty: Database) -> None:
     migrate(empty)
     with empty.write() as session:
         queue.enqueue(session, kind="train", name="x", spec="{}")
+
+
+def test_several_may_open_a_new_database_at_once(tmp_path: Path) -> None:
+    errors: list[BaseException] = []
+
+    def open_it(path: Path, together: threading.Barrier) -> None:
+        database = Database(f"sqlite:///{path}")
+        together.wait()
+        try:
+            database.probe()
+        except BaseException as error:
+            errors.append(error)
+        database.close()
+
+    for number in range(20):
+        together = threading.Barrier(6)
+        path = tmp_path / f"{number}.db"
+        threads = [threading.Thread(target=open_it, args=(path, together)) for _ in range(together.parties)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+
+
+def test_a_migration_waits_for_whoever_writes(tmp_path: Path) -> None:
+    """Longer than a request would."""
+    database = Database(f"sqlite:///{tmp_path / 'busy.db'}", busy_seconds=0.1)
+    written = threading.Event()
+
+    def write_for_long() -> None:
+        with database.write() as session:
+            session.execute(text("CREATE TABLE other (id INTEGER)"))
+            written.set()
+            time.sleep(1)
+
+    writing = threading.Thread(target=write_for_long)
+    writing.start()
+    assert written.wait(10)
+    migrate(database)
+    writing.join()
+    check_current(database)
+    database.close()
 
 
 def test_several_processes_may_migrate_at_once(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "mobilenet_v2": {},
     "shufflenet_v1": {},
     "shufflenet_v2": {},
+    # The stem for large images: what a network is that was not made for images as small as these.
+    "shufflenet_v2_paper": {"name": "shufflenet_v2", "stem": "paper"},
     "googlenet": {},
     "inception_v3": {"width": 0.5},
     "densenet121": {},
@@ -75,16 +77,15 @@ def main() -> None:
     print(f"peak of a matrix product here: {peak / GIGA:.0f} GFLOP/s")
     print(HEADER)
     for name in arguments.networks:
-        rows[name] = compare(
-            name, NETWORKS.get(name, {}), rounds=arguments.rounds, peak=peak, compiled=arguments.compiled
-        )
+        asked = {"name": name, **NETWORKS.get(name, {})}
+        rows[name] = compare(asked, rounds=arguments.rounds, peak=peak, compiled=arguments.compiled)
         print(line(name, rows[name]), flush=True)
     found = {"machine": {**machine(), "threads": torch.get_num_threads(), "peak_flops": peak}, "figures": rows}
     tell(found, arguments.json)
 
 
 HEADER = (
-    f"{'network':14}{'plain':>9}{'ours':>9}{'ratio':>8}{'min':>7}{'max':>7}{'compiled':>10}{'ratio':>7}"
+    f"{'network':20}{'plain':>9}{'ours':>9}{'ratio':>8}{'min':>7}{'max':>7}{'compiled':>10}{'ratio':>7}"
     f"{'data':>8}{'forward':>9}{'backward':>10}{'step':>7}{'peak':>7}"
 )
 
@@ -94,18 +95,18 @@ def line(name: str, row: dict[str, Any]) -> str:
     compiled = "-" if row["compiled"] is None else f"{row['compiled']['p50']:.1f}"
     gain = "-" if row["compiled"] is None else f"{row['compiled_ratio']['p50']:.2f}"
     return (
-        f"{name:14}{row['plain']['p50']:9.1f}{row['ours']['p50']:9.1f}"
+        f"{name:20}{row['plain']['p50']:9.1f}{row['ours']['p50']:9.1f}"
         f"{ratio['p50']:8.2f}{ratio['min']:7.2f}{ratio['max']:7.2f}{compiled:>10}{gain:>7}"
         f"{parts['data']:8.1%}{parts['forward']:9.1%}{parts['backward']:10.1%}{parts['step']:7.1%}"
         f"{row['share_of_peak']:7.1%}"
     )
 
 
-def compare(name: str, options: dict[str, Any], *, rounds: int, peak: float, compiled: bool) -> dict[str, Any]:
+def compare(asked: dict[str, Any], *, rounds: int, peak: float, compiled: bool) -> dict[str, Any]:
     """Images per second of the loops, and the parts of ours while it is not compiled."""
     with ExitStack() as stack:
         kinds = ("plain", "ours", "compiled") if compiled else ("plain", "ours")
-        loops = {kind: stack.enter_context(Loop(kind, name, options)) for kind in kinds}
+        loops = {kind: stack.enter_context(Loop(kind, asked)) for kind in kinds}
         loops = {kind: loop for kind, loop in loops.items() if loop.first_step < inf}
         batches = max(1, min(8, int(4.0 / loops["plain"].first_step)))  # a few seconds a turn
         columns: dict[str, list[float]] = {kind: [] for kind in loops}
@@ -138,9 +139,9 @@ def ratio(upper: list[float], lower: list[float]) -> dict[str, float]:
 class Loop:
     """A loop in a process of its own: how memory is had is settled when a process starts."""
 
-    def __init__(self, kind: str, name: str, options: dict[str, Any]) -> None:
+    def __init__(self, kind: str, asked: dict[str, Any]) -> None:
         self._pool = alone({} if kind == "plain" else KEEP_MEMORY)
-        self.first_step: float = self.ask(begin, kind, name, options, torch.get_num_threads())
+        self.first_step: float = self.ask(begin, kind, asked, torch.get_num_threads())
 
     def ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
         return self._pool.submit(call, *arguments).result()
@@ -155,13 +156,13 @@ class Loop:
 HERE: dict[str, Any] = {}  # of a process of a Loop: its step, and the loop if it is ours
 
 
-def begin(kind: str, name: str, options: dict[str, Any], threads: int) -> float:
+def begin(kind: str, asked: dict[str, Any], threads: int) -> float:
     """Makes the loop of this process, and tells how long its first step takes; for ever if it cannot be compiled."""
     torch.set_num_threads(threads)
     if kind == "plain":
-        HERE["step"] = plain_loop(name, options)
+        HERE["step"] = plain_loop(asked)
     else:
-        HERE["loop"] = OurLoop(name, options)
+        HERE["loop"] = OurLoop(asked)
         HERE["loop"].forward.switch(compiled=kind == "compiled")
         HERE["step"] = HERE["loop"].step
     try:
@@ -169,7 +170,7 @@ def begin(kind: str, name: str, options: dict[str, Any], threads: int) -> float:
     except Exception as error:
         if kind != "compiled":
             raise
-        print(f"{name} cannot be compiled: {type(error).__name__}: {error}")
+        print(f"{asked['name']} cannot be compiled: {type(error).__name__}: {error}")
         return inf
 
 
@@ -191,13 +192,13 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def build(name: str, options: dict[str, Any]) -> nn.Module:
-    chosen = ARCHITECTURES[name].options(**options)
+def build(asked: dict[str, Any]) -> nn.Module:
+    chosen = ARCHITECTURES[asked["name"]].options(**asked)
     return architectures.build(chosen, classes=CLASSES, channels=3, image_size=SIDE, seed=0).train()
 
 
-def plain_loop(name: str, options: dict[str, Any]) -> Callable[[], None]:
-    network = build(name, options).to(memory_format=torch.contiguous_format)
+def plain_loop(asked: dict[str, Any]) -> Callable[[], None]:
+    network = build(asked).to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.001)
     source = plain_batches()
 
@@ -237,8 +238,8 @@ def plain_batches() -> Iterator[tuple[Tensor, Tensor]]:
 class OurLoop:
     """A step as `nets.training` makes it, with a clock between its parts."""
 
-    def __init__(self, name: str, options: dict[str, Any]) -> None:
-        self.network = build(name, options)
+    def __init__(self, asked: dict[str, Any]) -> None:
+        self.network = build(asked)
         self.macs = figures(self.network, channels=3, image_size=SIDE).macs
         self.network.to(memory_format=torch.channels_last).train()
         self.forward = Forward(self.network, BATCH_SIZE)

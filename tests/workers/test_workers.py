@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -22,9 +23,26 @@ LONG: dict[str, Any] = {**TINY_TRAINING, "name": "long", "epochs": 10_000}
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
+@dataclass(frozen=True)
+class Served:
+    """A data folder, a client of its API, and the one worker that it has."""
+
+    settings: Settings
+    api: TestClient
+    worker: subprocess.Popen[bytes]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """For tests after which the worker is as before: to start one with PyTorch takes five seconds."""
+    settings = new_home(tmp_path_factory.mktemp("served") / "home")
+    with TestClient(create_app(settings), base_url=LOOPBACK) as client, running_worker(settings) as worker:
+        yield Served(settings, client, worker)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """One data folder for this module, so that the graph is exported once."""
+    """A data folder for tests that start workers of their own."""
     return new_home(tmp_path_factory.mktemp("workers") / "home")
 
 
@@ -65,21 +83,20 @@ def end(api: TestClient, job_id: str) -> None:
     api.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
 
 
-def test_a_running_job_is_cancelled_with_all_its_processes(shared: Settings, shared_api: TestClient) -> None:
-    with running_worker(shared) as worker:
-        job_id = submit(shared_api, LONG)
-        wait_for_epoch(shared_api, job_id, 2)
-        children = jobs_of(worker)
-        assert len(children) == 1
-        # Without it, what each step takes and gives back is filled with zeros by the system every time.
-        assert any("glibc.malloc.mmap_max=0" in child.environ().get("GLIBC_TUNABLES", "") for child in children)
-        shared_api.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
-        job = wait_until(shared_api, job_id, "cancelled")
-        assert job["reason"] == "user"
-        assert not any(child.is_running() for child in children)
-        again = shared_api.post(f"/v1/jobs/{job_id}/cancel")
-        assert again.json()["status"] == "cancelled"
-        assert worker.poll() is None
+def test_a_running_job_is_cancelled_with_all_its_processes(served: Served) -> None:
+    job_id = submit(served.api, LONG)
+    wait_for_epoch(served.api, job_id, 2)
+    children = jobs_of(served.worker)
+    assert len(children) == 1
+    # Without it, what each step takes and gives back is filled with zeros by the system every time.
+    assert any("glibc.malloc.mmap_max=0" in child.environ().get("GLIBC_TUNABLES", "") for child in children)
+    served.api.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
+    job = wait_until(served.api, job_id, "cancelled")
+    assert job["reason"] == "user"
+    assert not any(child.is_running() for child in children)
+    again = served.api.post(f"/v1/jobs/{job_id}/cancel")
+    assert again.json()["status"] == "cancelled"
+    assert served.worker.poll() is None
 
 
 @POSIX
@@ -104,20 +121,17 @@ def test_sigterm_gives_the_job_back_and_the_next_worker_goes_on_from_there(
 
 
 @POSIX
-def test_a_child_that_is_killed_is_run_again_and_given_up_after_three_times(
-    shared: Settings, shared_api: TestClient
-) -> None:
-    job_id = submit(shared_api, LONG)
-    with running_worker(shared) as worker:
-        for attempt in (1, 2, 3):
-            wait_for(lambda attempt=attempt: _runs_at(shared_api, job_id, attempt), seconds=60)
-            child = wait_for(lambda: jobs_of(worker))[0]
-            child.send_signal(signal.SIGKILL)
-        job = wait_until(shared_api, job_id, "failed")
-        assert (job["reason"], job["attempt"]) == ("crashed", 3)
-        assert "SIGKILL" in job["message"]
-        quick = submit(shared_api, {**TINY_TRAINING, "epochs": 1})
-        assert wait_until(shared_api, quick, "succeeded", "failed")["status"] == "succeeded"
+def test_a_child_that_is_killed_is_run_again_and_given_up_after_three_times(served: Served) -> None:
+    job_id = submit(served.api, LONG)
+    for attempt in (1, 2, 3):
+        wait_for(lambda attempt=attempt: _runs_at(served.api, job_id, attempt), seconds=60)
+        child = wait_for(lambda: jobs_of(served.worker))[0]
+        child.send_signal(signal.SIGKILL)
+    job = wait_until(served.api, job_id, "failed")
+    assert (job["reason"], job["attempt"]) == ("crashed", 3)
+    assert "SIGKILL" in job["message"]
+    quick = submit(served.api, {**TINY_TRAINING, "epochs": 1})
+    assert wait_until(served.api, quick, "succeeded", "failed")["status"] == "succeeded"
 
 
 def _runs_at(api: TestClient, job_id: str, attempt: int) -> bool:
@@ -143,45 +157,40 @@ def test_a_killed_worker_takes_its_child_with_it_and_the_job_goes_on(shared: Set
         wait_until(shared_api, job_id, "cancelled")
 
 
-def test_a_training_that_diverges_fails_and_all_that_is_said_of_it_is_json(
-    shared: Settings, shared_api: TestClient
-) -> None:
-    with running_worker(shared):
-        job_id = submit(
-            shared_api, {**TINY_TRAINING, "name": "wild", "optimizer": {"name": "sgd", "lr": 1e6}, "epochs": 50}
-        )
-        job = wait_until(shared_api, job_id, "failed", "succeeded")
+def test_a_training_that_diverges_fails_and_all_that_is_said_of_it_is_json(served: Served) -> None:
+    job_id = submit(
+        served.api, {**TINY_TRAINING, "name": "wild", "optimizer": {"name": "sgd", "lr": 1e6}, "epochs": 50}
+    )
+    job = wait_until(served.api, job_id, "failed", "succeeded")
     assert job["reason"] == "non_finite_loss"
     assert "learning rate" in job["message"]
     for path in ("", "/metrics", "/events"):
-        text = shared_api.get(f"/v1/jobs/{job_id}{path}").text
+        text = served.api.get(f"/v1/jobs/{job_id}{path}").text
         json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
-    answer = shared_api.post("/v1/models/wild/predict", content=b"x", headers={"content-type": "image/png"})
+    answer = served.api.post("/v1/models/wild/predict", content=b"x", headers={"content-type": "image/png"})
     assert answer.status_code == 409
 
 
-def test_a_job_that_cannot_be_done_says_why_and_the_worker_goes_on(shared: Settings, shared_api: TestClient) -> None:
-    with running_worker(shared):
-        odd = submit(shared_api, {**TINY_TRAINING, "device": "xpu"})
-        large = submit(
-            shared_api, {**TINY_TRAINING, "architecture": {"name": "mlp", "hidden": [16384] * 16}, "image_size": 512}
-        )
-        assert wait_until(shared_api, odd, "failed", "succeeded")["reason"] == "device_unavailable"
-        job = wait_until(shared_api, large, "failed", "succeeded")
-        assert (job["reason"], job["attempt"]) == ("out_of_memory", 1)
-        assert "parameters" in job["message"]
+def test_a_job_that_cannot_be_done_says_why_and_the_worker_goes_on(served: Served) -> None:
+    odd = submit(served.api, {**TINY_TRAINING, "device": "xpu"})
+    large = submit(
+        served.api, {**TINY_TRAINING, "architecture": {"name": "mlp", "hidden": [16384] * 16}, "image_size": 512}
+    )
+    assert wait_until(served.api, odd, "failed", "succeeded")["reason"] == "device_unavailable"
+    job = wait_until(served.api, large, "failed", "succeeded")
+    assert (job["reason"], job["attempt"]) == ("out_of_memory", 1)
+    assert "parameters" in job["message"]
 
 
-def test_nothing_is_left_behind_by_jobs_that_were_stopped(shared: Settings, shared_api: TestClient) -> None:
-    with running_worker(shared):
-        job_id = submit(shared_api, {**TINY_TRAINING, "epochs": 2, "seed": 7})
-        late = {"exporting", "measuring", None}
-        wait_for(lambda: job_of(shared_api, job_id)["phase"] in late and _has_begun(shared_api, job_id))
-        shared_api.post(f"/v1/jobs/{job_id}/cancel")
-        wait_until(shared_api, job_id, "cancelled", "succeeded")
-        quick = submit(shared_api, {**TINY_TRAINING, "epochs": 1})
-        wait_until(shared_api, quick, "succeeded")
-    assert not list(shared.home.glob("*/**/.*.tmp"))
+def test_nothing_is_left_behind_by_jobs_that_were_stopped(served: Served) -> None:
+    job_id = submit(served.api, {**TINY_TRAINING, "epochs": 2, "seed": 7})
+    late = {"exporting", "measuring", None}
+    wait_for(lambda: job_of(served.api, job_id)["phase"] in late and _has_begun(served.api, job_id))
+    served.api.post(f"/v1/jobs/{job_id}/cancel")
+    wait_until(served.api, job_id, "cancelled", "succeeded")
+    quick = submit(served.api, {**TINY_TRAINING, "epochs": 1})
+    wait_until(served.api, quick, "succeeded")
+    assert not list(served.settings.home.glob("*/**/.*.tmp"))
 
 
 def _has_begun(api: TestClient, job_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""Models kept in memory, the least recently used dropped first."""
+"""Models kept in memory, the least recently used dropped first, pinned ones never."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ class CacheStats:
     misses: int
     failures: int
     evictions: int
+    pinned: int
 
 
 class ModelCache:
     """Loads models by id and keeps them up to a number of bytes; safe from any thread.
 
     `on_evict` hears of each model that leaves (dropped, replaced or evicted), on the thread that caused it.
-    A model larger than the capacity is kept as the only one.
+    A model larger than the capacity is kept as the only one. Pinned models stay whatever the capacity.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ModelCache:
         self._lock = threading.Lock()
         self._models: OrderedDict[str, LoadedModel] = OrderedDict()
         self._loads: dict[str, Future[LoadedModel]] = {}
+        self._pinned: set[str] = set()
         self._bytes = self._hits = self._misses = self._failures = self._evictions = 0
 
     def peek(self, model_id: str) -> LoadedModel | None:
@@ -65,9 +67,25 @@ class ModelCache:
                 self._loads[model_id] = mine
         return self._load_for_all(model_id, mine) if pending is None else pending.result()
 
-    def evict(self, model_id: str) -> bool:
-        """Forgets a model, and does not keep one that is being loaded; whether there was either."""
+    def holds(self, model_id: str) -> bool:
+        """Whether the model is in memory; does not count as a use."""
         with self._lock:
+            return model_id in self._models
+
+    def pin(self, model_id: str) -> None:
+        """Keeps the model, once it is loaded, until it is evicted by name."""
+        with self._lock:
+            self._pinned.add(model_id)
+
+    def is_pinned(self, model_id: str) -> bool:
+        """Whether the model stays whatever is loaded."""
+        with self._lock:
+            return model_id in self._pinned
+
+    def evict(self, model_id: str) -> bool:
+        """Forgets a model, pinned or not, and does not keep one that is being loaded; whether there was either."""
+        with self._lock:
+            self._pinned.discard(model_id)
             model = self._drop(model_id)
             pending = self._loads.pop(model_id, None)
         self._tell({model_id: model} if model else {})
@@ -85,6 +103,7 @@ class ModelCache:
                 misses=self._misses,
                 failures=self._failures,
                 evictions=self._evictions,
+                pinned=len(self._pinned),
             )
 
     def _hit(self, model_id: str) -> LoadedModel | None:
@@ -121,8 +140,9 @@ class ModelCache:
         self._models[model_id] = model
         self._bytes += model.bytes
         dropped: dict[str, LoadedModel] = {}
-        while self._bytes > self._capacity and len(self._models) > 1:
-            oldest = next(iter(self._models))
+        for oldest in [name for name in self._models if name not in self._pinned and name != model_id]:
+            if self._bytes <= self._capacity:
+                break
             dropped[oldest] = self._models[oldest]
             self._drop(oldest)
         return dropped

@@ -14,7 +14,19 @@ from fastapi_offline import FastAPIOffline
 from service.guards import add_guards
 from service.house import open_house
 from service.problems import MEDIA_TYPE, add_problem_handlers
-from service.routes import aliases, catalogue, datasets, events, exports, health, jobs, models, predict, reports
+from service.routes import (
+    aliases,
+    catalogue,
+    datasets,
+    events,
+    exports,
+    health,
+    jobs,
+    loading,
+    models,
+    predict,
+    reports,
+)
 from service.schemas import Problem
 from specs.settings import Settings
 
@@ -34,6 +46,7 @@ Every error is `application/problem+json`; `errors` names the field and the fix.
 # In the order in which a request is held against them: the hot path first.
 ROUTERS = (
     predict.router,
+    loading.router,
     jobs.router,
     events.router,
     models.router,

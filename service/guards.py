@@ -5,6 +5,7 @@ Plain ASGI, and outermost, so that no route can be left open by forgetting a dep
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -93,15 +94,24 @@ class TooLarge(HTTPException):
         super().__init__(413, f"The body is larger than {limit} bytes; GET /v1/limits lists the limits.")
 
 
-class SizeGuard:
-    """Refuses bodies over the limit, counted as they come in: a Content-Length is a promise only.
+class TooSlow(HTTPException):
+    """A body that did not come in time."""
 
-    The content of data sets has a limit of its own; its route counts it.
+    def __init__(self, seconds: float) -> None:
+        detail = f"The body was not there within {seconds:g} seconds."
+        super().__init__(408, detail, headers={"Connection": "close"})
+
+
+class BodyGuard:
+    """Refuses bodies that are too large, counted as they come in since a Content-Length is a promise only, or too slow.
+
+    The content of data sets has limits of its own; its route sees to them.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, seconds: float) -> None:
         self.app = app
         self._max_bytes = max_bytes
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or _is_content(scope):
@@ -116,13 +126,22 @@ class SizeGuard:
 
     def _counted(self, receive: Receive) -> Receive:
         total = 0
+        until: float | None = asyncio.get_running_loop().time() + self._seconds
 
         async def counted() -> Message:
-            nonlocal total
-            message = await receive()
+            nonlocal total, until
+            if until is None:  # the body is there; what is waited for now is the end of the connection
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                raise TooSlow(self._seconds) from None
             total += len(message.get("body", b""))
             if total > self._max_bytes:
                 raise TooLarge(self._max_bytes)
+            if not message.get("more_body", False):
+                until = None
             return message
 
         return counted
@@ -147,7 +166,7 @@ class HeadGuard:
 def add_guards(app: FastAPI, settings: Settings) -> None:
     """Puts the guards that these settings ask for before the app; the last one added is asked first."""
     app.add_middleware(HeadGuard)
-    app.add_middleware(SizeGuard, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
     if settings.api_key is None:
         app.add_middleware(LocalGuard)
     else:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Request
 
 from service.counting import Counter
@@ -20,6 +21,8 @@ from store.migrate import open_current
 from store.workers import Watch
 
 SWEEP_SECONDS = 2.0
+
+log = structlog.get_logger()
 
 
 class House:
@@ -45,7 +48,9 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         sweeping = {"stop": stop, "interval_seconds": SWEEP_SECONDS}
         thread = threading.Thread(target=house.watch.keep_sweeping, kwargs=sweeping, name="sweep", daemon=True)
         thread.start()
+        preloading = asyncio.create_task(_preload(house))
         yield house
+        preloading.cancel()
         stop.set()
         thread.join()
         await house.predictor.close()
@@ -55,10 +60,24 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         database.close()
 
 
-# Coroutines, although they wait for nothing: plain functions would be run in the thread pool, two hops a request.
-async def _house(request: Request) -> House:
+async def _preload(house: House) -> None:
+    """Has the models of the settings in memory, one after the other, while requests are answered already."""
+    for reference in house.settings.preload:
+        try:
+            await house.predictor.load(reference, pin=True)
+        except Exception as error:  # one that cannot be loaded holds up neither the others nor the service
+            log.warning("a model could not be loaded at start", model=reference, error=str(error))
+
+
+def house_of(request: Request) -> House:
+    """The house of the app that was asked."""
     house: House = request.app.state.house
     return house
+
+
+# Coroutines, although they wait for nothing: plain functions would be run in the thread pool, two hops a request.
+async def _house(request: Request) -> House:
+    return house_of(request)
 
 
 TheHouse = Annotated[House, Depends(_house)]

@@ -15,24 +15,22 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.images import BadImage, count_pixels, decode_image, resize_pixels
+from formats.images import BadImage, ImageShape, count_pixels, decode_image, resize_pixels
 from inference.answers import Answer, top_answers
 from inference.batching import Batcher
-from inference.cache import ModelCache
+from inference.cache import CacheStats, ModelCache
 from inference.models import LoadedModel, load_model
-from service.problems import ImageProblem, NotReady
+from inference.statistics import ModelStatistics
+from service.problems import ImageProblem
+from service.references import References
 from specs.settings import Settings
-from store import models, queue
+from store import models
 from store.artifacts import Artifacts
 from store.database import Database
-from store.errors import NotFound
 
-REFERENCE_SECONDS = 1.0
-MAX_REFERENCES = 10_000
 DECODERS = 2
 QUICK_BYTES = 32 * 1024
 QUICK_PIXELS = 128 * 128
-RUNNERS = 2
 LOADERS = 2
 
 R = TypeVar("R")
@@ -45,89 +43,149 @@ class Prediction(Answer):
 
 
 class Predictor:
-    """Serves predictions of all models of one data folder. Its coroutines belong to one event loop."""
+    """Serves predictions of all models of one data folder. Its coroutines belong to one event loop.
+
+    Batches of all models run one after the other, each on all threads that inference may have: two at a time would
+    fight for the same cores. They are short, so that no model waits long for another.
+    """
 
     def __init__(self, settings: Settings, database: Database, artifacts: Artifacts) -> None:
         self._settings = settings
         self._database = database
         self._artifacts = artifacts
-        self._cache = ModelCache(self._load, capacity_bytes=settings.model_cache_bytes)
-        self._batchers: dict[str, Batcher] = {}
-        self._references: dict[str, tuple[str, float]] = {}
+        self._cache = ModelCache(self._load, capacity_bytes=settings.model_cache_bytes, on_evict=self._evicted)
+        self._references = References(database)
+        self._batchers: dict[tuple[str, bool], tuple[LoadedModel, Batcher]] = {}
+        self._statistics: dict[str, ModelStatistics] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._asking = 0
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
-        self._runners = ThreadPoolExecutor(RUNNERS, "predict")
+        self._runner = ThreadPoolExecutor(1, "predict")
         self._loaders = ThreadPoolExecutor(LOADERS, "load")
 
     async def model(self, reference: str) -> LoadedModel:
         """The model behind an id, alias or name, loaded; NotFound, or NotReady while its job runs."""
-        known, until = self._references.get(reference, ("", 0.0))
-        if time.monotonic() > until:
-            known = await self._in(self._loaders, self._look_up, reference)
-            if len(self._references) >= MAX_REFERENCES:
-                self._references.clear()
-            self._references[reference] = (known, time.monotonic() + REFERENCE_SECONDS)
-        loaded = self._cache.peek(known)
-        return await self._in(self._loaders, self._cache.get, known) if loaded is None else loaded
+        model_id = await self.resolve(reference)
+        loaded = self._cache.peek(model_id)
+        return await self._in(self._loaders, self._cache.get, model_id) if loaded is None else loaded
+
+    async def resolve(self, reference: str) -> str:
+        """The id behind an id, alias or name."""
+        known = self._references.known(reference)
+        if known is None:
+            known = await self._in(self._loaders, self._references.look_up, reference)
+            self._references.remember(reference, known)
+        return known
 
     async def decode(self, model: LoadedModel, files: Sequence[bytes], *path: str | int) -> list[NDArray[np.uint8]]:
         """The pixels of image files as the model wants them; ImageProblem names the first that is bad."""
+        started = time.perf_counter()
         if self._is_quick(files):
-            return self._decode(model, files, path)
-        return await self._in(self._decoders, self._decode, model, files, path)
+            pixels = self._decode(model, files, path)
+        else:
+            pixels = await self._in(self._decoders, self._decode, model, files, path)
+        self.statistics(model.manifest.id).compute_input.add(time.perf_counter() - started, len(files))
+        return pixels
 
     async def fit(self, model: LoadedModel, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """Raw pixels (N, H, W, C) brought to the size and channels that the model wants, by the image rule."""
-        return await self._in(self._decoders, self._fit, model, pixels)
+        shape = model.manifest.preprocessing.shape
+        if pixels.shape[1:] == (shape.size, shape.size, shape.channels):
+            return list(pixels)
+        return await self._in(self._decoders, _resized, pixels, shape)
 
     async def predict(self, model: LoadedModel, images: Sequence[NDArray[np.uint8]], *, top_k: int) -> list[Prediction]:
         """The `top_k` most probable classes of each image."""
+        logits = await self.logits(model, images)
+        started = time.perf_counter()
+        answers = [_prediction(top_answers(row, model.manifest.classes, top_k=top_k)) for row in logits]
+        self.statistics(model.manifest.id).compute_output.add(time.perf_counter() - started, len(answers))
+        return answers
+
+    async def logits(self, model: LoadedModel, images: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """Logits (N, classes) of images that are all pixels, uint8 (H, W, C), or all what the network itself reads,
+        float32 (C, H, W).
+        """
+        counts, started = self.statistics(model.manifest.id), time.perf_counter()
         self._asking += 1
         try:
             await asyncio.sleep(0)  # whoever came at the same time has been counted when this goes on
-            logits = await self._logits(model, images)
+            rows = await self._rows(model, images)
+        except BaseException:
+            counts.fail.add(time.perf_counter() - started)
+            raise
         finally:
             self._asking -= 1
-        return [_prediction(top_answers(row, model.manifest.classes, top_k=top_k)) for row in logits]
+        counts.success.add(time.perf_counter() - started)
+        return rows
 
-    async def _logits(self, model: LoadedModel, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        model_id = model.manifest.id
-        batcher = self._batcher(model_id)
-        alone = self._asking == 1 and self._cache.peek(model_id) is model
-        now = batcher.predict_now(images) if alone else None
+    async def _rows(self, model: LoadedModel, images: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        batcher = self._batcher(model, pixels=images[0].dtype == np.uint8)
+        now = batcher.predict_now(images) if self._asking == 1 else None
         return await batcher.predict_many(images) if now is None else now
 
-    async def forget(self, model_id: str) -> None:
-        """Unloads a model that was deleted, and every reference to it."""
-        self._references = {ref: entry for ref, entry in self._references.items() if entry[0] != model_id}
+    async def load(self, reference: str, *, pin: bool = False) -> LoadedModel:
+        """Has a model in memory, and its network run once; pinned, it stays until it is unloaded."""
+        model = await self.model(reference)
+        if pin:
+            self._cache.pin(model.manifest.id)
+            # What left the memory while it was being loaded is loaded again, and stays.
+            model = await self.model(model.manifest.id)
+        return model
+
+    def unload(self, model_id: str) -> bool:
+        """Drops a model from memory; requests that are under way end on it. Whether it was there."""
+        return self._cache.evict(model_id)
+
+    def is_loaded(self, model_id: str) -> bool:
+        """Whether the next request need not load it."""
+        return self._cache.holds(model_id)
+
+    def is_pinned(self, model_id: str) -> bool:
+        """Whether it stays in memory whatever else is loaded."""
+        return self._cache.is_pinned(model_id)
+
+    def statistics(self, model_id: str) -> ModelStatistics:
+        """What happened to the requests of a model since it was first asked for."""
+        found = self._statistics.get(model_id)
+        if found is None:
+            found = self._statistics[model_id] = ModelStatistics()
+        return found
+
+    def statistics_of_all(self) -> dict[str, ModelStatistics]:
+        """The same of all models that were asked for and not deleted."""
+        return dict(self._statistics)
+
+    def waiting(self) -> dict[str, int]:
+        """Images that wait for their batch, by model."""
+        found: dict[str, int] = {}
+        for (model_id, _), (_, batcher) in self._batchers.items():
+            found[model_id] = found.get(model_id, 0) + batcher.waiting
+        return found
+
+    def cache_stats(self) -> CacheStats:
+        """What the cache of models holds and did."""
+        return self._cache.stats()
+
+    def forget(self, model_id: str) -> None:
+        """Unloads a model that was deleted, with every reference to it and what was counted of it."""
+        self._references.forget(model_id)
         self._cache.evict(model_id)
-        batcher = self._batchers.pop(model_id, None)
-        if batcher is not None:
-            await batcher.close()
+        self._statistics.pop(model_id, None)
 
     def forget_references(self) -> None:
         """Looks every reference up again: an alias has moved."""
-        self._references.clear()
+        self._references.forget()
 
     async def close(self) -> None:
         """Ends all threads; whoever still waits for an answer is told so."""
-        for batcher in self._batchers.values():
+        for _, batcher in list(self._batchers.values()):
             await batcher.close()
-        for pool in (self._decoders, self._runners, self._loaders):
+        for pool in (self._decoders, self._runner, self._loaders):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., R], *arguments: Any) -> R:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
-
-    def _look_up(self, reference: str) -> str:
-        with self._database.read() as session:
-            try:
-                return models.find_model(session, reference).id
-            except NotFound:
-                job = queue.find_job_named(session, reference)
-                if job is None or job.status == "succeeded":
-                    raise
-                raise NotReady(_why_not(job.id, job.status)) from None
 
     def _load(self, model_id: str) -> LoadedModel:
         with self._database.read() as session:
@@ -135,6 +193,32 @@ class Predictor:
         return load_model(
             self._artifacts.model(model_id), runtime=latency.get("runtime"), threads=self._settings.inference_threads
         )
+
+    def _evicted(self, model_id: str, model: LoadedModel) -> None:
+        """From whatever thread dropped the model: its batchers go too, when whoever waits in them has been served."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._drop_batchers, model_id, model)
+
+    def _drop_batchers(self, model_id: str, model: LoadedModel) -> None:
+        for pixels in (True, False):
+            if self._batchers.get((model_id, pixels), (None,))[0] is model:
+                del self._batchers[model_id, pixels]
+
+    def _batcher(self, model: LoadedModel, *, pixels: bool) -> Batcher:
+        model_id = model.manifest.id
+        known = self._batchers.get((model_id, pixels))
+        if known is not None and known[0] is model:
+            return known[1]
+        self._loop = asyncio.get_running_loop()
+        batcher = Batcher(
+            model.predict if pixels else model.network,
+            max_queued=self._settings.max_queued_images,
+            executor=self._runner,
+            statistics=self.statistics(model_id),
+        )
+        if self._cache.peek(model_id) is model:  # one that the cache has dropped is used up by this request
+            self._batchers[model_id, pixels] = (model, batcher)
+        return batcher
 
     def _is_quick(self, files: Sequence[bytes]) -> bool:
         """Whether decoding takes less than handing it to a thread would: a single small image."""
@@ -169,30 +253,10 @@ class Predictor:
                     BadImage("too_large", message, "Send fewer at once, or smaller ones."), *path, number
                 )
 
-    def _fit(self, model: LoadedModel, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        shape = model.manifest.preprocessing.shape
-        if pixels.shape[1:] == (shape.size, shape.size, shape.channels):
-            return list(pixels)
-        return [resize_pixels(image.squeeze(-1) if image.shape[-1] == 1 else image, shape) for image in pixels]
 
-    def _batcher(self, model_id: str) -> Batcher:
-        batcher = self._batchers.get(model_id)
-        if batcher is None:
-            # By id, not by object: a model that the cache drops is not kept alive by its batcher.
-            batcher = Batcher(
-                lambda pixels: self._cache.get(model_id).predict(pixels),
-                max_queued=self._settings.max_queued_images,
-                executor=self._runners,
-            )
-            self._batchers[model_id] = batcher
-        return batcher
+def _resized(pixels: NDArray[np.uint8], shape: ImageShape) -> list[NDArray[np.uint8]]:
+    return [resize_pixels(image.squeeze(-1) if image.shape[-1] == 1 else image, shape) for image in pixels]
 
 
 def _prediction(top: list[Answer]) -> Prediction:
     return Prediction(**top[0], top=top)
-
-
-def _why_not(job_id: str, status: str) -> str:
-    if status in {"failed", "cancelled"}:
-        return f"There is no model: its job {job_id} has {status}."
-    return f"The model is not ready: its job {job_id} is {status}. Ask again when it has succeeded."

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from formats.files import DamagedFiles
 from formats.images import BadImage
@@ -48,6 +49,10 @@ class BadField(BadFields):
 
 class NotReady(Exception):
     """What is asked for will be there, but is not yet."""
+
+
+class DeadlinePassed(Exception):
+    """The time that a request gave its answer is over."""
 
 
 class ImageProblem(Exception):
@@ -95,6 +100,9 @@ STATUSES: dict[type[Exception], tuple[int, dict[str, str]]] = {
     store.StoreBusy: (503, RETRY),
     store.StorageFull: (507, {}),
     NotReady: (409, {}),
+    DeadlinePassed: (504, {}),
+    # Nobody is there to be answered.
+    ClientDisconnect: (400, {}),
     UnknownName: (404, {}),
     BatcherClosed: (503, RETRY),
     DamagedFiles: (503, {}),

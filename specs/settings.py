@@ -19,6 +19,11 @@ def _split_paths(value: Any) -> Any:
     return tuple(part for part in value.split(os.pathsep) if part.strip()) if isinstance(value, str) else value
 
 
+def _split_names(value: Any) -> Any:
+    """Names separated by semicolons: a comma may be part of one."""
+    return tuple(part.strip() for part in value.split(";") if part.strip()) if isinstance(value, str) else value
+
+
 class Settings(BaseSettings):
     """Where data lies and how the processes behave."""
 
@@ -30,9 +35,15 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8000, description="Port the API listens on.")
     api_key: SecretStr | None = Field(default=None, description="When set, every route but health asks for it.")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(default=32 * MEBIBYTE, description="Of one request.")
+    body_seconds: Annotated[float, Field(gt=0, le=86400)] = Field(
+        default=120.0, description="In which the body of one request must arrive."
+    )
     max_pixels: Annotated[int, Field(ge=1024)] = Field(default=50_000_000, description="Of one image, before decoding.")
     model_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         default=512 * MEBIBYTE, description="Of loaded models' weights; the least recently used go first."
+    )
+    preload: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_names)] = Field(
+        default=(), description="Models (ids, aliases or names) that are loaded at start and stay in memory."
     )
     max_queued_images: Annotated[int, Field(ge=1)] = Field(default=1024, description="Waiting for one model.")
     inference_threads: Annotated[int, Field(ge=0, le=256)] = Field(

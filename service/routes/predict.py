@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from formats.images import MEDIA_TYPES
-from service import examples
-from service.house import TheHouse
+from inference.models import LoadedModel
+from service import deadlines, examples
+from service.house import house_of
+from service.predictor import Prediction, Predictor
 from service.schemas import Predictions
-from service.uploads import RAW, Base64Images, read_upload
-
-router = APIRouter(prefix="/v1/models", tags=["predictions"])
+from service.uploads import RAW, Base64Images, Upload, read_upload
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
@@ -26,8 +30,15 @@ SHAPE = {
     "schema": {"type": "string"},
     "example": "1,8,8,1",
 }
+REFERENCE = {
+    "name": "reference",
+    "in": "path",
+    "required": True,
+    "description": "Id, alias or name.",
+    "schema": {"type": "string"},
+}
 BODY: dict[str, Any] = {
-    "parameters": [SHAPE],
+    "parameters": [REFERENCE, SHAPE, deadlines.PARAMETER],
     "requestBody": {
         "required": True,
         "content": {
@@ -40,28 +51,69 @@ BODY: dict[str, Any] = {
 }
 
 
+class PredictQuery(BaseModel):
+    """What a prediction can be asked for in the address."""
+
+    model_config = ConfigDict(frozen=True)
+
+    top_k: Annotated[int, Query(ge=1, le=1000, description="How many classes to name for each image.")] = 5
+
+
+USUAL = PredictQuery()
+
+
+class QuickRoute(APIRoute):
+    """A route whose function is given the request and its query only.
+
+    The framework works out what a function wants anew for each request, which takes as long as a small network.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        async def handle(request: Request) -> Response:
+            async with deadlines.deadline(request):
+                response: Response = await self.endpoint(request, query_of(request))
+                return response
+
+        return handle
+
+
+def query_of(request: Request) -> PredictQuery:
+    """The query of a request; RequestValidationError as the framework would raise it."""
+    if not request.scope["query_string"]:
+        return USUAL
+    try:
+        return PredictQuery.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        raise RequestValidationError([{**each, "loc": ("query", *each["loc"])} for each in error.errors()]) from None
+
+
+router = APIRouter(prefix="/v1/models", tags=["predictions"], route_class=QuickRoute)
+
+
 @router.post(
     "/{reference}/predict",
     summary="Predict the classes of images",
     response_model=Predictions,
     openapi_extra=BODY,
 )
-async def predict(
-    reference: str,
-    request: Request,
-    house: TheHouse,
-    top_k: Annotated[int, Query(ge=1, le=1000, description="How many classes to name for each image.")] = 5,
-) -> JSONResponse:
+async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> JSONResponse:
     """The body: the bytes of one image file, a form with several, JSON with base64, or raw pixels.
 
     Raw pixels are uint8, `application/octet-stream`, with their shape in `X-Shape: count,height,width,channels`.
     """
+    predictor = house_of(request).predictor
     upload = await read_upload(request)
-    predictor = house.predictor
-    model = await predictor.model(reference)
+    model = await predictor.model(request.path_params["reference"])
+    answers = await predictions(predictor, model, upload, query)
+    return JSONResponse({"model": model.manifest.id, "predictions": answers})
+
+
+async def predictions(
+    predictor: Predictor, model: LoadedModel, upload: Upload, query: PredictQuery
+) -> list[Prediction]:
+    """What a model says of the images of a request."""
     if upload.pixels is None:
         images = await predictor.decode(model, upload.files, *upload.path)
     else:
         images = await predictor.fit(model, upload.pixels)
-    answers = await predictor.predict(model, images, top_k=top_k)
-    return JSONResponse({"model": model.manifest.id, "predictions": answers})
+    return await predictor.predict(model, images, top_k=query.top_k)

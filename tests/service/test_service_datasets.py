@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import re
-import resource
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -27,6 +23,7 @@ from specs.settings import Settings
 from specs.torchvision_sets import TORCHVISION_SETS
 from tests.conftest import LOOPBACK, wait_for
 from tests.problems import problem_of
+from tests.service.server import Server
 
 MEBIBYTE = 1024 * 1024
 
@@ -285,55 +282,6 @@ def test_the_built_in_set_is_shown_like_others(api: TestClient) -> None:
 
 
 # ---- with a real server: connections that break, disks that fill up, processes that are killed
-
-
-@dataclasses.dataclass
-class Server:
-    """An API process on a data folder."""
-
-    settings: Settings
-    largest_file: int | None = None
-    environment: dict[str, str] = dataclasses.field(default_factory=dict)
-    log: Any = None
-
-    def __enter__(self) -> Server:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        environment = {"PRUNEYARD_HOME": str(self.settings.home), "PRUNEYARD_PORT": str(self.port), **self.environment}
-        limit = self.largest_file
-
-        def set_limit() -> None:
-            if limit is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
-            env={**environment, "PATH": "/usr/bin"},
-            preexec_fn=set_limit,  # noqa: PLW1509 - no threads of this test run then
-            stderr=self.log,
-        )
-        self.api = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
-        wait_for(self._answers)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.api.close()
-        self.process.kill()
-        self.process.wait()
-
-    def _answers(self) -> bool:
-        try:
-            return self.api.get("/healthz").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def send_half(self, dataset_id: str, data: bytes, *, whole: int) -> socket.socket:
-        """Begins a request of `whole` bytes and sends only `data` of it."""
-        connection = socket.create_connection(("127.0.0.1", self.port))
-        head = f"PUT /v1/datasets/{dataset_id}/content HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {whole}\r\n\r\n"
-        connection.sendall(head.encode() + data)
-        return connection
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits and signals of POSIX")

@@ -1,0 +1,131 @@
+"""Models in memory, deadlines, and requests that come slowly, break off or meet a model that goes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from specs.settings import Settings
+from tests.conftest import LOOPBACK, wait_for
+from tests.problems import problem_of
+
+PNG = {"content-type": "image/png"}
+
+
+def state(api: TestClient, name: str) -> tuple[bool, bool]:
+    """Whether a model is in memory, and whether it is pinned."""
+    found = api.get(f"/v1/models/{name}/load").json()
+    return found["loaded"], found["pinned"]
+
+
+def ask(api: TestClient, data: bytes, name: str = "tiny", **headers: str) -> Any:
+    return api.post(f"/v1/models/{name}/predict", content=data, headers=PNG | headers)
+
+
+@pytest.fixture
+def digit(test_digits: list[tuple[bytes, str]]) -> bytes:
+    return test_digits[0][0]
+
+
+def test_a_model_is_loaded_kept_and_dropped(trained_api: TestClient, digit: bytes) -> None:
+    assert state(trained_api, "tiny") == (False, False)
+    loaded = trained_api.post("/v1/models/tiny/load").json()
+    assert loaded == {"model": trained_api.get("/v1/models/tiny").json()["id"], "loaded": True, "pinned": False}
+    answer = ask(trained_api, digit).json()
+    for _ in range(2):
+        assert trained_api.post("/v1/models/tiny/unload").json() == loaded | {"loaded": False}
+    assert ask(trained_api, digit).json() == answer
+    assert state(trained_api, "tiny") == (True, False)
+
+
+def test_a_pinned_model_stays_whatever_else_is_loaded(trained_settings: Settings, digit: bytes) -> None:
+    narrow = trained_settings.model_copy(update={"model_cache_bytes": 0})
+    with TestClient(create_app(narrow), base_url=LOOPBACK) as api:
+        assert ask(api, digit).status_code == ask(api, digit, "tiny pruned").status_code == 200
+        assert state(api, "tiny") == (False, False)
+        assert api.post("/v1/models/tiny/load?pin=true").json()["pinned"]
+        assert ask(api, digit, "tiny pruned").status_code == 200
+        assert state(api, "tiny") == (True, True)
+        api.post("/v1/models/tiny/unload")
+        assert state(api, "tiny") == (False, False)
+
+
+def test_models_of_the_settings_are_there_from_the_start(trained_settings: Settings) -> None:
+    chosen = trained_settings.model_copy(update={"preload": ("nobody", "tiny")})
+    with TestClient(create_app(chosen), base_url=LOOPBACK) as api:
+        assert wait_for(lambda: state(api, "tiny") == (True, True))
+
+
+@pytest.mark.parametrize("what", ["load", "unload"])
+def test_an_unknown_model_is_neither_loaded_nor_dropped(trained_api: TestClient, what: str) -> None:
+    problem_of(trained_api.post(f"/v1/models/nobody/{what}"), 404)
+
+
+def test_a_model_whose_files_are_gone_is_told_and_others_go_on(trained_settings: Settings, digit: bytes) -> None:
+    with TestClient(create_app(trained_settings), base_url=LOOPBACK) as api:
+        model = api.get("/v1/models/tiny").json()["id"]
+        (trained_settings.home / "models" / model / "golden.safetensors").write_bytes(b"damaged")
+        for _ in range(2):
+            problem_of(api.post("/v1/models/tiny/load?pin=true"), 503)
+            problem_of(ask(api, digit), 503)
+        assert state(api, "tiny") == (False, False)
+        assert ask(api, digit, "tiny pruned").status_code == 200
+
+
+def test_an_answer_that_comes_too_late_is_told_as_such(trained_api: TestClient, digit: bytes) -> None:
+    # The model has yet to be loaded, runtime and all, which takes far longer.
+    late = ask(trained_api, digit, **{"x-timeout-ms": "1"})
+    assert "1 ms" in problem_of(late, 504)["detail"]
+    assert ask(trained_api, digit, **{"x-timeout-ms": "60000"}).status_code == 200
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "soon", "", "3600001", "9" * 5000, "NaN"])
+def test_a_bad_deadline_is_refused(trained_api: TestClient, digit: bytes, value: str) -> None:
+    problem_of(ask(trained_api, digit, **{"x-timeout-ms": value}), 422, "#/header:X-Timeout-Ms")
+
+
+def test_a_model_deleted_under_load_answers_rightly_or_not_at_all(trained_api: TestClient, digit: bytes) -> None:
+    right = ask(trained_api, digit, "tiny pruned").json()
+    seen: Counter[int] = Counter()
+    answers = []
+
+    def keep_asking() -> None:
+        while not seen[404]:
+            response = ask(trained_api, digit, "tiny pruned")
+            seen[response.status_code] += 1
+            if response.status_code == 200:
+                answers.append(response.json())
+
+    askers = [threading.Thread(target=keep_asking) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    wait_for(lambda: seen[200] > 20)
+    assert trained_api.delete("/v1/models/tiny pruned").status_code == 204
+    for asker in askers:
+        asker.join(30)
+    assert set(seen) == {200, 404}
+    assert all(answer["model"] == right["model"] for answer in answers)
+    assert all(answer["predictions"][0]["label"] == right["predictions"][0]["label"] for answer in answers)
+    assert ask(trained_api, digit).status_code == 200
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_bodies_that_come_slowly_or_break_off_hold_nobody_up(trained_settings: Settings, digit: bytes) -> None:
+    from tests.service.server import Server  # noqa: PLC0415 - needs limits of POSIX
+
+    with Server(trained_settings, environment={"PRUNEYARD_BODY_SECONDS": "1"}) as server:
+        server.begin("POST /v1/models/tiny/predict", digit[:20], whole=len(digit)).close()
+        slow = server.begin("POST /v1/models/tiny/predict", digit[:20], whole=len(digit))
+        assert ask(server.api, digit).status_code == 200  # type: ignore[arg-type]
+        slow.settimeout(20)
+        answer = slow.recv(2000)
+        assert b" 408 " in answer
+        assert b"within 1 seconds" in answer + slow.recv(2000)
+        slow.close()
+        assert ask(server.api, digit).status_code == 200  # type: ignore[arg-type]

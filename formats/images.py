@@ -114,6 +114,14 @@ def decode_image(data: bytes, shape: ImageShape, *, max_pixels: int = DEFAULT_MA
         return _pixels(image, shape)
 
 
+def decode_small(
+    data: bytes, shape: ImageShape, *, at_most: int, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> NDArray[np.uint8] | None:
+    """The same of an image file of up to `at_most` pixels, whose header is read only once; None of a larger one."""
+    with _opened(data, max_pixels) as image:
+        return None if image.width * image.height > at_most else _pixels(image, shape)
+
+
 def decode_original(
     data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, least_side: int | None = None
 ) -> NDArray[np.uint8]:

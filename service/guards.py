@@ -10,6 +10,7 @@ import base64
 import binascii
 import hmac
 import re
+from functools import lru_cache
 from typing import Final
 
 from fastapi import FastAPI, HTTPException
@@ -82,6 +83,7 @@ def _is_local(headers: Headers) -> bool:
     return _is_local_host(headers.get("host", "")) and (origin is None or _is_local_host(origin.partition("://")[2]))
 
 
+@lru_cache(maxsize=128)
 def _is_local_host(host: str) -> bool:
     name = host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
     return is_loopback(name)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.images import BadImage, ImageShape, count_pixels, decode_image, resize_pixels
+from formats.images import BadImage, ImageShape, count_pixels, decode_image, decode_small, resize_pixels
 from inference.answers import Answer, top_answers
 from inference.batching import Batcher
 from inference.cache import CacheStats, ModelCache
@@ -80,9 +80,8 @@ class Predictor:
     async def decode(self, model: LoadedModel, files: Sequence[bytes], *path: str | int) -> list[NDArray[np.uint8]]:
         """The pixels of image files as the model wants them; ImageProblem names the first that is bad."""
         started = time.perf_counter()
-        if self._is_quick(files):
-            pixels = self._decode(model, files, path)
-        else:
+        pixels = self._decode_now(model, files, path)
+        if pixels is None:
             pixels = await self._in(self._decoders, self._decode, model, files, path)
         self.statistics(model.manifest.id).compute_input.add(time.perf_counter() - started, len(files))
         return pixels
@@ -220,14 +219,18 @@ class Predictor:
             self._batchers[model_id, pixels] = (model, batcher)
         return batcher
 
-    def _is_quick(self, files: Sequence[bytes]) -> bool:
-        """Whether decoding takes less than handing it to a thread would: a single small image."""
+    def _decode_now(
+        self, model: LoadedModel, files: Sequence[bytes], path: Sequence[str | int]
+    ) -> list[NDArray[np.uint8]] | None:
+        """A single small image, whose decoding takes less than handing it to a thread would; None of all else."""
         if len(files) != 1 or len(files[0]) > QUICK_BYTES:
-            return False
+            return None
+        shape = model.manifest.preprocessing.shape
         try:
-            return count_pixels(files[0], max_pixels=self._settings.max_pixels) <= QUICK_PIXELS
-        except BadImage:
-            return True
+            pixels = decode_small(files[0], shape, at_most=QUICK_PIXELS, max_pixels=self._settings.max_pixels)
+        except BadImage as error:
+            raise ImageProblem(error, *path, *([0] if path else [])) from error
+        return None if pixels is None else [pixels]
 
     def _decode(self, model: LoadedModel, files: Sequence[bytes], path: Sequence[str | int]) -> list[NDArray[np.uint8]]:
         pixels = []

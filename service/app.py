@@ -19,6 +19,7 @@ from service.routes import (
     catalogue,
     datasets,
     events,
+    explain,
     exports,
     health,
     jobs,
@@ -47,6 +48,7 @@ Every error is `application/problem+json`; `errors` names the field and the fix.
 ROUTERS = (
     predict.router,
     loading.router,
+    explain.router,
     jobs.router,
     events.router,
     models.router,

@@ -12,6 +12,7 @@ import structlog
 from fastapi import Depends, Request
 
 from service.counting import Counter
+from service.explainer import Explainer
 from service.figures import FigureBook
 from service.predictor import Predictor
 from specs.settings import Settings
@@ -26,7 +27,7 @@ log = structlog.get_logger()
 
 
 class House:
-    """What one running app has: the database, artifacts, the predictor, figures, and the watch over workers."""
+    """What one running app has: the database, artifacts, predictor, explainer, figures, and the watch over workers."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.settings = settings
@@ -34,6 +35,7 @@ class House:
         self.artifacts = Artifacts(settings.home)
         self.watch = Watch(database, ttl_seconds=settings.worker_ttl_seconds)
         self.predictor = Predictor(settings, database, self.artifacts)
+        self.explainer = Explainer(settings, database, self.artifacts)
         self.figures = FigureBook(database, Counter())
         self.closing = asyncio.Event()
 
@@ -54,6 +56,7 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         stop.set()
         thread.join()
         await house.predictor.close()
+        house.explainer.close()
         house.figures.close()
     finally:
         stop.set()

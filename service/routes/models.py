@@ -35,6 +35,7 @@ async def delete_model(reference: str, house: TheHouse) -> Response:
     """Refused while an alias points at it or an unfinished job needs it."""
     model_id, job_id = await run_in_threadpool(_delete, house, reference)
     house.predictor.forget(model_id)
+    house.explainer.forget(model_id)
     for path in (house.artifacts.model(model_id), house.artifacts.checkpoints(job_id)):
         await run_in_threadpool(house.artifacts.remove, path)
     return Response(status_code=204)

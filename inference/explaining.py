@@ -56,9 +56,13 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ActivationMaps:
-    """A network that tells its class activation maps beside its logits; `bytes` is about what it takes in memory."""
+    """A network that tells its class activation maps beside its logits.
+
+    `side` is how many places a map has along a side, `bytes` about what the network takes in memory.
+    """
 
     classes: int
+    side: int
     bytes: int
     normalise: Normaliser = field(repr=False)
     network: Network = field(repr=False)
@@ -66,9 +70,8 @@ class ActivationMaps:
     def __call__(self, pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits (N, classes) and maps (N, classes, side, side) of pixels (N, size, size, channels)."""
         rows = self.network(self.normalise(pixels))
-        maps = rows[:, self.classes :]
-        side = math.isqrt(maps.shape[1] // self.classes)
-        return rows[:, : self.classes], maps.reshape(-1, self.classes, side, side)
+        maps = rows[:, self.classes :].reshape(-1, self.classes, self.side, self.side)
+        return rows[:, : self.classes], maps
 
     def explain(self, pixels: Pixels, index: int | None = None) -> Explanation:
         """The map of one image (size, size, channels) for a class; without one for the most probable."""
@@ -80,8 +83,8 @@ class ActivationMaps:
 def load_activation_maps(directory: Path, *, runtime: str, threads: int = 0) -> ActivationMaps:
     """The network of a model's directory with its maps, held against its golden answers.
 
-    CannotExplain if it has no head of global pooling and one linear layer, if its last features are a single place,
-    or if its maps do not add up to its logits. Raises DamagedFiles too.
+    CannotExplain if it has no head of global pooling and one linear layer, if its last features are no square of
+    several places, or if its maps do not add up to its logits. Raises DamagedFiles too.
     """
     stored = read_stored(directory)
     graph = with_activation_maps(stored.graph())
@@ -90,10 +93,10 @@ def load_activation_maps(directory: Path, *, runtime: str, threads: int = 0) -> 
     entry = RUNTIMES[runtime]
     try:
         network = entry.compile(graph, threads=threads)
+        classes, side = len(stored.manifest.classes), _side(stored, runtime, network)
         size = int(entry.footprint * len(graph)) + WORKING_BYTES
-        rule = stored.manifest.preprocessing
-        maps = ActivationMaps(len(stored.manifest.classes), size, normaliser(rule), network)
-        _check(maps, stored, runtime)
+        maps = ActivationMaps(classes, side, size, normaliser(stored.manifest.preprocessing), network)
+        _check_sums(maps, stored)
         return maps
     except (CannotRun, GoldenMismatch) as error:
         raise CannotExplain(f"The runtime does not give the network's maps: {error}") from error
@@ -102,12 +105,26 @@ def load_activation_maps(directory: Path, *, runtime: str, threads: int = 0) -> 
         give_back()
 
 
-def _check(maps: ActivationMaps, stored: StoredModel, runtime: str) -> None:
+def _side(stored: StoredModel, runtime: str, network: Network) -> int:
+    """How many places a map has along a side, of a network whose logits are those that were published."""
+    classes = len(stored.manifest.classes)
+    values: list[int] = []
+
+    def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        rows = network(images)
+        values.append(rows.shape[1] - classes)
+        return rows[:, :classes]
+
+    stored.check(runtime, logits)
+    side = math.isqrt(values[0] // classes)
+    if side < 2 or classes * side**2 != values[0]:
+        raise CannotExplain("The network's last features are a single place, or not a square of places.")
+    return side
+
+
+def _check_sums(maps: ActivationMaps, stored: StoredModel) -> None:
     """A map's mean and a bias, the same for all images, have to be the class's logit."""
-    stored.check(runtime, lambda images: maps.network(images)[:, : maps.classes])
     logits, found = maps(stored.golden.pixels)
-    if found.shape[-1] == 1:
-        raise CannotExplain("The network's last features are a single place: they do not tell where.")
     rest = logits - found.mean(axis=(2, 3))
     relative = QUANTIZED_TOLERANCE if stored.manifest.kind == "quantized" else RELATIVE_TOLERANCE
     allowed = ABSOLUTE_TOLERANCE + relative * float(np.max(np.abs(logits)))
@@ -120,7 +137,7 @@ def explain_by_occlusion(model: LoadedModel, pixels: Pixels, index: int | None =
 
     Without a class, for the most probable. The cover is square and of the mean colour of the training images. What it
     takes is told in log-odds, which unlike the paper's probability still tell differences where that is near one.
-    Places where covering makes the class likelier have less than nothing.
+    Places whose covering makes the class likelier have nothing, so that what is dark does not speak for it.
     """
     bare = model.predict(pixels[None])
     chosen, probability = _chosen(bare[0], index)
@@ -128,7 +145,7 @@ def explain_by_occlusion(model: LoadedModel, pixels: Pixels, index: int | None =
     cover = np.rint(255 * np.asarray(model.manifest.preprocessing.mean)).clip(0, 255).astype(np.uint8)
     odds = [_log_odds(model.predict(batch), chosen) for batch in _covered(pixels, windows, cover)]
     taken = _log_odds(bare, chosen) - np.concatenate(odds)
-    return Explanation(_spread(taken, windows), chosen, probability, "occlusion")
+    return Explanation(np.maximum(_spread(taken, windows), 0), chosen, probability, "occlusion")
 
 
 def _chosen(logits: NDArray[np.float32], index: int | None) -> tuple[int, float]:

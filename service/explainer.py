@@ -19,7 +19,7 @@ from inference.models import LoadedModel
 from service.heatmap import USUAL_SIDE, heat_picture
 from service.problems import SOME_FIELDS, BadFields, ImageProblem
 from service.uploads import Upload
-from specs.settings import MEBIBYTE, Settings
+from specs.settings import Settings
 from store import models
 from store.artifacts import Artifacts
 from store.database import Database
@@ -30,8 +30,10 @@ RUNNERS = 2
 # An explanation takes up to some seconds: whoever comes after so many is asked to come again.
 MOST_WAITING = 32
 RETRY_SECONDS = 5.0
-# Of the networks that are kept, beside those of the predictor; and of their number, that of those without maps too.
-CAPACITY_BYTES = 256 * MEBIBYTE
+# Maps of fewer places along a side tell little: where nothing else is asked for, the image is covered instead.
+LEAST_PLACES = 3
+# The room for networks that are kept, as a share of that for the predictor's, which is apart; and their number.
+CAPACITY_SHARE = 0.25
 MOST_KEPT = 256
 
 
@@ -52,6 +54,7 @@ class Explainer:
         self._settings = settings
         self._database = database
         self._artifacts = artifacts
+        self._capacity = CAPACITY_SHARE * settings.model_cache_bytes
         self._kept: OrderedDict[str, ActivationMaps | CannotExplain] = OrderedDict()
         self._lock = threading.Lock()
         self._loading = threading.Lock()
@@ -92,7 +95,7 @@ class Explainer:
 
     def _explain(self, model: LoadedModel, pixels: NDArray[np.uint8], question: Question) -> Explanation:
         maps = None if question.method == "occlusion" else self._maps(model)
-        if isinstance(maps, ActivationMaps):
+        if isinstance(maps, ActivationMaps) and (question.method == "cam" or maps.side >= LEAST_PLACES):
             return maps.explain(pixels, question.index)
         if question.method == "cam":
             hint = "Take the method occlusion, or auto, which takes cam where there is one."
@@ -145,7 +148,7 @@ class Explainer:
     def _keep(self, model_id: str, found: ActivationMaps | CannotExplain) -> None:
         with self._lock:
             self._kept[model_id] = found
-            while len(self._kept) > 1 and (len(self._kept) > MOST_KEPT or self._bytes() > CAPACITY_BYTES):
+            while len(self._kept) > 1 and (len(self._kept) > MOST_KEPT or self._bytes() > self._capacity):
                 self._kept.popitem(last=False)
 
     def _bytes(self) -> int:

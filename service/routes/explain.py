@@ -75,7 +75,7 @@ async def explain(
     """The body is one image, in any form that predict takes. The light places speak for the class.
 
     `auto` takes the class activation map where the network ends in global average pooling and one linear layer, and
-    has more than one place left there; else it covers the image place by place and tells what that takes.
+    has three places or more along a side there; else it covers the image place by place and tells what that takes.
     """
     upload = _one_image(await read_upload(request))
     predictor = house.predictor

@@ -3,8 +3,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -13,9 +15,10 @@ from torch import nn
 
 from formats.files import DamagedFiles
 from formats.graphs import GRAPH_NAME, filled_graph
+from formats.heads import with_activation_maps
 from formats.manifest import GOLDEN_NAME, MANIFEST_NAME, ModelManifest, read_manifest
 from formats.weights import read_weights
-from inference.models import load_model
+from inference.models import QUANTIZED_TOLERANCE, load_model
 from inference.telemetry import forbid_telemetry
 from nets.answers import Ask
 from nets.batches import normalised
@@ -120,9 +123,54 @@ def test_every_network_answers_alike_in_integers(tmp_path: Path, few: Dataset, g
     )
     # Networks that have learnt nothing lose most: their answers hang on the largest values, which are clipped.
     assert 0 < np.std(after - before) < 0.35 * np.std(before)
+    found = maps_and_logits(whole, normalised(torch.from_numpy(pixels), few, torch.device("cpu")), classes=10)
+    if found is not None:
+        maps, logits = found
+        # The bias is the same for all images; the means are rounded, and the maps are not.
+        assert np.ptp(logits - maps.mean(axis=-1), axis=0).max() < 2 * QUANTIZED_TOLERANCE * np.abs(logits).max()
     stored = read_weights(tmp_path / "integers" / read_manifest(tmp_path / "integers").weights.file)
     integers = sum(array.size for array in stored.values() if array.dtype == np.int8)
     assert integers > 0.5 * manifest.parameters, "weights are kept as integers"
+
+
+def maps_and_logits(graph: bytes, images: torch.Tensor, *, classes: int) -> tuple[Any, Any] | None:
+    """A graph's class activation maps (N, classes, places) and logits; None if it has no maps."""
+    whole = with_activation_maps(graph)
+    if whole is None:
+        return None
+    rows = onnx_ask(resized(whole, images.shape[-1]))(images)
+    return rows[:, classes:].reshape(len(rows), classes, -1).numpy(), rows[:, :classes].numpy()
+
+
+def resized(graph: bytes, size: int) -> bytes:
+    """The graph for images of another size, for which an export would take seconds; not of those that shuffle."""
+    model = onnx.ModelProto.FromString(graph)
+    del model.graph.value_info[:]
+    for side in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        side.dim_value = size
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_the_mean_of_a_map_and_a_bias_is_the_logit_of_its_class(graphs: GraphMemory, name: str) -> None:
+    network = trained(name).eval()
+    size = IMAGE_SIZE if name.startswith("shufflenet") else 4 * IMAGE_SIZE
+    state = state_arrays(network)
+    whole = filled_graph(graphs.kept[graph_key(network, narrow(name), channels=1, image_size=IMAGE_SIZE)], state)
+    images = torch.randn(3, 1, size, size)
+    found = maps_and_logits(whole, images, classes=10)
+    # Whatever is pooled in PyTorch has maps, and nothing else has.
+    assert (found is not None) == any(isinstance(module, nn.AdaptiveAvgPool2d) for module in network.modules())
+    if found is None:
+        return
+    maps, logits = found
+    assert maps.shape[-1] > 1 or size == IMAGE_SIZE
+    assert np.ptp(maps, axis=-1).max() > 0 or size == IMAGE_SIZE
+    with torch.inference_mode():
+        wanted = network(images).numpy()
+    bias = list(state.values())[-1]
+    for got in (logits, maps.mean(axis=-1) + bias):
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("name", EXPORTED)

@@ -33,6 +33,7 @@ from store.artifacts import Artifacts
 from store.database import Database
 from tests.conftest import LOOPBACK, png
 from tests.inference.conftest import SIZE, Published, random_pixels
+from tests.inference.test_inference_explaining import answer_as_it_does, strides
 from tests.problems import problem_of
 from tests.service.test_service_predict import BAD_IMAGES
 
@@ -145,6 +146,17 @@ def test_the_method_is_the_one_that_was_asked_for(
         assert headers["x-method"] == used
         pictures[method] = drawn.tobytes()
     assert pictures["auto"] == pictures["cam"] != pictures["occlusion"]
+
+
+def test_a_map_of_four_places_is_drawn_only_if_asked_for(
+    pooling_api: TestClient, picture: bytes, trained_settings: Settings
+) -> None:
+    directory = directory_of(trained_settings, pooling_api)
+    published = Published(directory)
+    answer_as_it_does(published, strides(4, 4))
+    published.record(id=directory.name)
+    for method, used in {"auto": "occlusion", "cam": "cam"}.items():
+        assert explained(pooling_api, picture, f"method={method}")[1]["x-method"] == used
 
 
 def test_a_network_without_maps_says_so(trained_api: TestClient, seven: bytes) -> None:

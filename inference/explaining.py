@@ -160,8 +160,8 @@ def _places(size: int, macs: int) -> int:
 
 
 def _windows(size: int, places: int) -> NDArray[np.bool_]:
-    """Which pixels of a side the cover hides at each place (places, size): half of it at the next place too."""
-    width = -(-2 * size // (places + 1))
+    """Which pixels of a side the cover hides at each place (places, size); most of them at the next place too."""
+    width = 3 * size // (places + 2)
     starts = np.rint(np.linspace(0, size - width, places)).astype(int)
     along = np.arange(size)
     hidden: NDArray[np.bool_] = (along >= starts[:, None]) & (along < starts[:, None] + width)

@@ -38,7 +38,7 @@ REFERENCE = {
     "schema": {"type": "string"},
 }
 BODY: dict[str, Any] = {
-    "parameters": [REFERENCE, SHAPE, deadlines.PARAMETER],
+    "parameters": [SHAPE],
     "requestBody": {
         "required": True,
         "content": {
@@ -49,6 +49,10 @@ BODY: dict[str, Any] = {
         },
     },
 }
+
+
+# What the framework learns from a function's arguments, and does not learn here.
+PREDICTION = {**BODY, "parameters": [REFERENCE, SHAPE, deadlines.PARAMETER]}
 
 
 class PredictQuery(BaseModel):
@@ -94,7 +98,7 @@ router = APIRouter(prefix="/v1/models", tags=["predictions"], route_class=QuickR
     "/{reference}/predict",
     summary="Predict the classes of images",
     response_model=Predictions,
-    openapi_extra=BODY,
+    openapi_extra=PREDICTION,
 )
 async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> JSONResponse:
     """The body: the bytes of one image file, a form with several, JSON with base64, or raw pixels.

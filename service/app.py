@@ -22,6 +22,7 @@ from service.routes import (
     explain,
     exports,
     health,
+    inference_protocol,
     jobs,
     loading,
     models,
@@ -42,11 +43,14 @@ Train, prune and serve image classifiers on the machine you already have.
 Your own images: `POST /v1/datasets` with `{"name": "cats"}`, then `PUT /v1/datasets/{id}/content` with a zip of
 folders, one for each class. Once its `status` is `ready`, name it as `dataset` of a job.
 
-Every error is `application/problem+json`; `errors` names the field and the fix.
+Clients of Triton and KServe find the models under `/v2`.
+
+Every error is `application/problem+json`; `errors` names the field and the fix. Below `/v2` it is `{"error": "..."}`.
 """
 # In the order in which a request is held against them: the hot path first.
 ROUTERS = (
     predict.router,
+    inference_protocol.router,
     loading.router,
     explain.router,
     jobs.router,
@@ -59,7 +63,10 @@ ROUTERS = (
     datasets.router,
 )
 # In the order of the docs page.
-TAGS = [{"name": name} for name in ("jobs", "models", "predictions", "datasets", "catalogue", "health")]
+TAGS = [
+    {"name": name}
+    for name in ("jobs", "models", "predictions", inference_protocol.TAG, "datasets", "catalogue", "health")
+]
 ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "What is wrong, and the fix."},
     "5XX": {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "What is wrong here."},
@@ -90,6 +97,8 @@ def create_app(settings: Settings) -> FastAPI:
         # A tenth of a small request went into spans that nobody collects.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         redoc_url=None,
+        # A redirect tells a client of the inference protocol nothing: to it, whatever is not 200 is an error.
+        redirect_slashes=False,
         openapi_tags=TAGS,
     )
     add_problem_handlers(app)

@@ -15,6 +15,7 @@ from service.counting import Counter
 from service.explainer import Explainer
 from service.figures import FigureBook
 from service.predictor import Predictor
+from service.protocol.repository import Repository
 from specs.settings import Settings
 from store.artifacts import Artifacts
 from store.database import Database
@@ -27,7 +28,7 @@ log = structlog.get_logger()
 
 
 class House:
-    """What one running app has: the database, artifacts, predictor, explainer, figures, and the watch over workers."""
+    """What one running app has: made once from its settings, and shared by its routes."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.settings = settings
@@ -36,6 +37,7 @@ class House:
         self.watch = Watch(database, ttl_seconds=settings.worker_ttl_seconds)
         self.predictor = Predictor(settings, database, self.artifacts)
         self.explainer = Explainer(settings, database, self.artifacts)
+        self.repository = Repository(database, self.predictor)
         self.figures = FigureBook(database, Counter())
         self.closing = asyncio.Event()
 

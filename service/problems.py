@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from formats.files import DamagedFiles
 from formats.images import BadImage
@@ -27,6 +28,7 @@ from store.uploads import WrongOffset
 
 MEDIA_TYPE = "application/problem+json"
 BODY = "body"
+PROTOCOL_PATH = re.compile(r"/v2(/|$)")
 SOME_FIELDS = "Some fields are not valid; `errors` says which and how to mend them."
 
 log = structlog.get_logger()
@@ -75,7 +77,34 @@ def problem(
     """A problem+json response; `type` is about:blank, so `title` is the status's own phrase (RFC 9457, 4.2.1)."""
     phrase = HTTP_PHRASES.get(status, "Error")
     content = {"type": "about:blank", "title": phrase, "status": status, "detail": detail, "errors": list(errors)}
-    return JSONResponse(content | more, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+    return ProblemResponse(content | more, status_code=status, headers=dict(headers or {}))
+
+
+class ProblemResponse(JSONResponse):
+    """Speaks as the path does: below /v2 an error is `{"error": "..."}`, elsewhere problem+json.
+
+    Decided when it is sent, which is the one place that every error passes, those of the guards included.
+    """
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, content: dict[str, Any], *, status_code: int, headers: dict[str, str]) -> None:
+        super().__init__(content, status_code=status_code, headers=headers)
+        self._sentence = _in_a_sentence(content)
+        self._given_headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not PROTOCOL_PATH.match(scope["path"]):
+            await super().__call__(scope, receive, send)
+            return
+        content = {"error": self._sentence}
+        await JSONResponse(content, self.status_code, self._given_headers)(scope, receive, send)
+
+
+def _in_a_sentence(content: Mapping[str, Any]) -> str:
+    """What is wrong, without structure: the fields with their fixes if there are any, else the detail."""
+    fields = (f"{error['pointer']}: {error['message']} {error['hint']}" for error in content["errors"])
+    return " ".join(fields) or str(content["detail"])
 
 
 def add_problem_handlers(app: FastAPI) -> None:

@@ -66,6 +66,11 @@ def list_models(session: Session, *, before: int | None = None, limit: int = 50)
     return list(session.scalars(query))
 
 
+def list_names(session: Session) -> list[tuple[str, str]]:
+    """Id and name of every model, newest first."""
+    return [(row.id, row.name) for row in session.execute(select(Model.id, Model.name).order_by(Model.number.desc()))]
+
+
 def list_family(session: Session, family: str) -> list[Model]:
     """A model and all that was made out of it, in the order in which they were made."""
     return list(session.scalars(select(Model).where(Model.family == family).order_by(Model.number)))

@@ -22,3 +22,14 @@ def problem_of(response: Any, status: int, pointer: str | None = None) -> dict[s
         assert named[pointer]["message"]
         assert named[pointer]["hint"]
     return found
+
+
+def refusal_of(response: Any, status: int) -> str:
+    """The sentence of an error below /v2, which is all that its body has."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    found = json.loads(response.text)
+    assert list(found) == ["error"]
+    assert isinstance(found["error"], str)
+    assert found["error"]
+    return str(found["error"])

@@ -42,13 +42,14 @@ async def get_readiness(house: TheHouse) -> Response:
 
     Without a worker the service is still ready, since it predicts and takes jobs; `checks` says that they wait.
     """
-    checks, ready = await run_in_threadpool(_check, house)
+    checks, ready = await run_in_threadpool(check_readiness, house)
     if not ready:
         return problem(503, "The service is not ready; `checks` says why.", headers={"Retry-After": "1"}, checks=checks)
     return JSONResponse(Readiness(status="ready", checks=checks).model_dump())
 
 
-def _check(house: House) -> tuple[dict[str, str], bool]:
+def check_readiness(house: House) -> tuple[dict[str, str], bool]:
+    """What was looked at, in words, and whether requests can be answered."""
     try:
         house.database.probe()
         workers = len(house.watch.alive())

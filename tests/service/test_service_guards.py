@@ -18,7 +18,7 @@ from starlette.routing import Mount, Route
 
 from service.app import create_app
 from specs.settings import Settings
-from tests.problems import problem_of
+from tests.problems import problem_of, refusal_of
 
 KEY = "correct-horse-battery-staple"
 PUBLIC = {"/healthz", "/readyz"}
@@ -32,18 +32,24 @@ def keyed(settings: Settings) -> Iterator[TestClient]:
         yield client
 
 
-def addresses(app: Any) -> Iterator[tuple[str, str]]:
+def addresses(app: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Every method and path that the app answers, with something in place of parameters."""
     for route in app.routes:
         if isinstance(route, Mount):
             yield "GET", f"{route.path}/swagger-ui.css"
         elif isinstance(route, Route):
             for method in sorted(route.methods or ()):
-                yield method, re.sub(r"{[^}]*}", "x", route.path)
+                yield method, re.sub(r"{[^}]*}", "x", prefix + route.path)
         else:
             inner = getattr(route, "original_router", None) or getattr(route, "router", None)
             assert inner is not None, f"a route of a kind this test does not know: {route!r}"
-            yield from addresses(inner)
+            yield from addresses(inner, prefix + route.include_context.prefix)
+
+
+def error_of(response: Any, status: int) -> None:
+    """Checks that a response is an error in the form that its path speaks."""
+    check = refusal_of if response.url.path.startswith("/v2") else problem_of
+    check(response, status)
 
 
 def test_every_route_but_health_asks_for_the_key(keyed: TestClient) -> None:
@@ -56,11 +62,13 @@ def test_every_route_but_health_asks_for_the_key(keyed: TestClient) -> None:
         elif method == "HEAD":
             assert response.status_code == 401, path
         else:
-            problem_of(response, 401)
+            error_of(response, 401)
     assert seen >= PUBLIC | {"/v1/jobs", "/v1/models/x/predict", "/openapi.json", "/docs", "/"}
+    assert seen >= {"/v2", "/v2/models/x/infer", "/v2/models/x/versions/x/infer", "/v2/repository/index"}
     for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"):
         problem_of(keyed.request(method, "/v1/jobs"), 401)
         problem_of(keyed.request(method, "/nowhere"), 401)
+        refusal_of(keyed.request(method, "/v2/nowhere"), 401)
 
 
 def test_the_key_opens_every_route(keyed: TestClient) -> None:
@@ -112,6 +120,7 @@ def test_without_a_key_only_this_machine_may_ask(api: TestClient) -> None:
     for host in ("evil.example", "127.0.0.1.evil.example", "evil.example:8000", "localhost.evil.example"):
         problem_of(api.get("/v1/jobs", headers={"host": host}), 403)
         problem_of(api.get("/v1/jobs", headers={"origin": f"http://{host}"}), 403)
+        refusal_of(api.get("/v2/health/live", headers={"host": host}), 403)
     problem_of(api.post("/v1/jobs/x/cancel", headers={"origin": "null"}), 403)
     assert api.get("/v1/jobs", headers={"origin": "http://localhost:3000"}).status_code == 200
 

@@ -1,0 +1,98 @@
+"""The outputs that a client may ask for, and the answer that holds them, in JSON or as raw bytes after it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.answers import probabilities
+from inference.runtimes import OUTPUT_NAME
+from service.protocol.documents import count, flag, object_at
+from service.protocol.errors import BadRequest
+from service.protocol.tensors import BYTES, to_bytes
+
+VERSION = "1"
+
+# What there is beside the network's own output is given only when it is named: clients expect one output of a model.
+OUTPUTS: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
+    OUTPUT_NAME: lambda logits: logits,
+    "probabilities": lambda logits: probabilities(logits).astype(np.float32),
+}
+
+
+@dataclass(frozen=True)
+class WantedOutput:
+    """An output, as raw bytes or in JSON; with `classes`, the names of so many most probable classes instead."""
+
+    name: str
+    binary: bool
+    classes: int
+
+
+def default_output(*, binary: bool) -> WantedOutput:
+    """What is given to a client who names no output."""
+    return WantedOutput(OUTPUT_NAME, binary, classes=0)
+
+
+def read_output(given: dict[str, Any], *, binary: bool) -> WantedOutput:
+    """One of the outputs that a request names; `binary` is what the request says of all."""
+    name = given.get("name")
+    if not isinstance(name, str) or name not in OUTPUTS:
+        raise BadRequest(f"The `name` of an output is one of {', '.join(OUTPUTS)}.")
+    parameters = object_at(given, "parameters", "outputs[].parameters")
+    if "shared_memory_region" in parameters:
+        raise BadRequest("Shared memory is not offered here: outputs come in the body.")
+    wanted = flag(parameters, "binary_data", default=binary)
+    return WantedOutput(name, wanted, count(parameters, "classification") or 0)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A body; `json_length` is how much of it is JSON, if something follows."""
+
+    body: bytes
+    json_length: int | None
+
+
+def write_answer(
+    head: dict[str, Any], outputs: Sequence[WantedOutput], logits: NDArray[np.float32], labels: Sequence[str]
+) -> Answer:
+    """The answer that holds these outputs of logits (N, classes), after the entries of `head`."""
+    entries: list[dict[str, Any]] = []
+    parts: list[bytes] = []
+    for output in outputs:
+        entry, raw = _entry(output, _values(output, logits, labels))
+        entries.append(entry)
+        parts += raw
+    text = json.dumps({**head, "outputs": entries}, allow_nan=False, separators=(",", ":")).encode()
+    return Answer(b"".join([text, *parts]), len(text)) if parts else Answer(text, None)
+
+
+def _values(output: WantedOutput, logits: NDArray[np.float32], labels: Sequence[str]) -> NDArray[Any]:
+    return _classified(logits, labels, output.classes) if output.classes else OUTPUTS[output.name](logits)
+
+
+def _entry(output: WantedOutput, values: NDArray[Any]) -> tuple[dict[str, Any], list[bytes]]:
+    datatype = BYTES if values.dtype.kind == "U" else "FP32"
+    entry: dict[str, Any] = {"name": output.name, "datatype": datatype, "shape": list(values.shape)}
+    if not output.binary:
+        return {**entry, "data": values.ravel().tolist()}, []
+    raw = to_bytes(values)
+    return {**entry, "parameters": {"binary_data_size": len(raw)}}, [raw]
+
+
+def _classified(logits: NDArray[np.float32], labels: Sequence[str], classes: int) -> NDArray[np.str_]:
+    """Texts "probability:index:label" (N, classes), most probable first; of equals, the lower index."""
+    shares = probabilities(logits)
+    order = np.argsort(-shares, axis=-1, kind="stable")[:, :classes]
+    best = np.take_along_axis(shares, order, axis=-1)
+    texts = [
+        [f"{share:.6f}:{index}:{labels[index]}" for share, index in zip(*row, strict=True)]
+        for row in zip(best.tolist(), order.tolist(), strict=True)
+    ]
+    return np.array(texts, dtype=np.str_)

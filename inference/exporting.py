@@ -37,6 +37,8 @@ from PIL import Image, ImageOps
 
 how = json.load(open("preprocessing.json"))
 labels = json.load(open("labels.json"))
+# What makes probabilities as large as the network is often right.
+temperature = (json.load(open("model.json")).get("calibration") or {{}}).get("temperature", 1)
 
 
 def prepare(path):
@@ -55,7 +57,7 @@ def prepare(path):
 images = np.stack([prepare(path) for path in sys.argv[1:]])
 {run}
 for path, row in zip(sys.argv[1:], logits):
-    chances = np.exp(row - row.max())
+    chances = np.exp((row - row.max()) / temperature)
     best = int(row.argmax())
     print(path, labels[best], round(float(chances[best] / chances.sum()), 4))
 '''

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,7 +18,6 @@ Ask = Callable[[Tensor], Tensor]  # normalised images (N, C, H, W) to logits (N,
 
 # Two-sided 95 % of the normal distribution.
 Z = 1.96
-CALIBRATION_BINS = 15
 SUFFERED = 5
 CPU = torch.device("cpu")
 
@@ -27,13 +26,14 @@ CPU = torch.device("cpu")
 class Answers:
     """By image, (N,): its class and the one it was taken for, int64, and how probable the network thought that.
 
-    `loss` is the mean cross-entropy.
+    `loss` is the mean cross-entropy; `logits` float32 (N, classes) are there only where they were to be kept.
     """
 
     labels: Tensor
     predicted: Tensor
     confidence: Tensor
     loss: float = math.nan
+    logits: Tensor | None = field(default=None, repr=False)
 
     @property
     def right(self) -> Tensor:
@@ -46,27 +46,41 @@ class Answers:
         return int(self.right.sum()) / len(self.labels)
 
 
-def answers(network: nn.Module, split: Split, data: Dataset, *, batch_size: int = 256) -> Answers:
+def answers(
+    network: nn.Module, split: Split, data: Dataset, *, batch_size: int = 256, keep_logits: bool = False
+) -> Answers:
     """Those of a network in evaluation mode, on the device it is on."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
     with torch.inference_mode():
-        given = answers_of(network, split, data, batch_size=batch_size, device=device)
+        given = answers_of(network, split, data, batch_size=batch_size, device=device, keep_logits=keep_logits)
     network.train(was_training)
     return given
 
 
-def answers_of(ask: Ask, split: Split, data: Dataset, *, batch_size: int = 256, device: torch.device = CPU) -> Answers:
+def answers_of(
+    ask: Ask,
+    split: Split,
+    data: Dataset,
+    *,
+    batch_size: int = 256,
+    device: torch.device = CPU,
+    keep_logits: bool = False,
+) -> Answers:
     """Those of whatever takes normalised images (N, C, H, W) on this device and gives logits (N, classes)."""
     found: list[Tensor] = []
+    kept: list[Tensor] = []
     loss = 0.0
     for indices in torch.split(torch.arange(len(split)), batch_size):
         logits = ask(normalised(split.images(indices), data, device)).cpu()
         loss += cross_entropy(logits, split.labels[indices], reduction="sum").item()
         found.append(torch.stack([part.double() for part in logits.softmax(1).max(1)]))
+        if keep_logits:
+            kept.append(logits.float())
     confidence, predicted = torch.cat(found, 1)
-    return Answers(split.labels, predicted.long(), confidence, loss / len(split))
+    logits_kept = torch.cat(kept) if keep_logits else None
+    return Answers(split.labels, predicted.long(), confidence, loss / len(split), logits_kept)
 
 
 @dataclass(frozen=True)
@@ -103,11 +117,3 @@ def suffered(before: Answers, after: Answers, classes: Sequence[str]) -> list[di
         for at in worst
         if change[at] < 0
     ]
-
-
-def calibration_error(given: Answers) -> float:
-    """How far confidence and accuracy are apart, on average (Guo et al.: On Calibration, arXiv 1706.04599, eq. 3)."""
-    bins = (given.confidence * CALIBRATION_BINS).ceil().clamp(1, CALIBRATION_BINS).long() - 1
-    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
-    gaps.index_add_(0, bins, given.right.double() - given.confidence)
-    return float(gaps.abs().sum() / len(bins))

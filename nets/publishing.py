@@ -20,7 +20,15 @@ from torch import nn
 
 from formats.files import DamagedFiles
 from formats.graphs import GRAPH_NAME, bare_graph
-from formats.manifest import GOLDEN_NAME, ModelManifest, Preprocessing, Weights, read_manifest, write_manifest
+from formats.manifest import (
+    GOLDEN_NAME,
+    Calibration,
+    ModelManifest,
+    Preprocessing,
+    Weights,
+    read_manifest,
+    write_manifest,
+)
 from formats.weights import CODED, DENSE_NAME, SPARSE, SPARSE_NAME, Coding, read_weights, write_dense, write_sparse
 from nets.answers import Ask
 from nets.architectures import architecture_options, build, without_auxiliary
@@ -49,6 +57,7 @@ class Publication:
     metrics: dict[str, float]
     dataset: dict[str, Any] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
 
 def publish(directory: Path, network: nn.Module, *, request: Publication, graphs: GraphCache) -> ModelManifest:
@@ -190,6 +199,7 @@ def _manifest(
         dataset={"fingerprint": data.fingerprint, **request.dataset},
         lineage=request.lineage,
         environment=environment(),
+        calibration=request.calibration,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class FieldProblem(TypedDict, total=False):
@@ -193,16 +193,19 @@ class Guess(TypedDict, total=False):
 
 
 class Prediction(Guess, total=False):
-    """The answer for one image: its likeliest class, and the `top` ones in order."""
+    """The answer for one image: its likeliest class, the `top` ones in order, and the `label_set` if one was asked."""
 
     top: list[Guess]
+    label_set: list[str]
 
 
 class Predictions(TypedDict):
-    """Answers in the order of the images."""
+    """Answers in the order of the images; the `coverage` if one was asked for, with a note if all labels are listed."""
 
     model: str
     predictions: list[Prediction]
+    coverage: NotRequired[float]
+    coverage_note: NotRequired[str]
 
 
 class Event(TypedDict):

@@ -133,10 +133,23 @@ class Client:
         answer = self._connection.request("PUT", _path("aliases", alias), repeat=True, json={"model": model})
         return cast(dict[str, Any], answer or {})
 
-    def predict(self, ref: str, images: Image | Sequence[Image], *, top_k: int = 5) -> Predictions:
-        """Classify one image (a path or bytes) or several in one request."""
+    def predict(
+        self,
+        ref: str,
+        images: Image | Sequence[Image],
+        *,
+        top_k: int = 5,
+        threshold: float | None = None,
+        coverage: float | None = None,
+    ) -> Predictions:
+        """Classify one image (a path or bytes) or several in one request.
+
+        With `threshold` only classes that are so probable are named, and the best one; with `coverage` each
+        prediction has a `label_set` that holds the right label so often.
+        """
         body = _several(images) if isinstance(images, list | tuple) else _one(cast(Image, images))
-        options = {"params": {"top_k": top_k}, **body}
+        asked = {"top_k": top_k, "threshold": threshold, "coverage": coverage}
+        options = {"params": {name: value for name, value in asked.items() if value is not None}, **body}
         return cast(
             Predictions, self._connection.request("POST", _path("models", ref, "predict"), repeat=True, **options)
         )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formats.images import BadImage, ImageShape, count_pixels, decode_image, decode_small, resize_pixels
-from inference.answers import Answer, top_answers
+from inference.answers import AnswerRule, Prediction, answers
 from inference.batching import Batcher
 from inference.cache import CacheStats, ModelCache
 from inference.models import LoadedModel, load_model
@@ -34,12 +34,6 @@ QUICK_PIXELS = 128 * 128
 LOADERS = 2
 
 R = TypeVar("R")
-
-
-class Prediction(Answer):
-    """The most probable class of one image, and all that were asked for."""
-
-    top: list[Answer]
 
 
 class Predictor:
@@ -93,13 +87,15 @@ class Predictor:
             return list(pixels)
         return await self._in(self._decoders, _resized, pixels, shape)
 
-    async def predict(self, model: LoadedModel, images: Sequence[NDArray[np.uint8]], *, top_k: int) -> list[Prediction]:
-        """The `top_k` most probable classes of each image."""
+    async def predict(
+        self, model: LoadedModel, images: Sequence[NDArray[np.uint8]], rule: AnswerRule
+    ) -> list[Prediction]:
+        """What the rule tells of each image."""
         logits = await self.logits(model, images)
         started = time.perf_counter()
-        answers = [_prediction(top_answers(row, model.manifest.classes, top_k=top_k)) for row in logits]
-        self.statistics(model.manifest.id).compute_output.add(time.perf_counter() - started, len(answers))
-        return answers
+        found = answers(logits, model.manifest, rule)
+        self.statistics(model.manifest.id).compute_output.add(time.perf_counter() - started, len(found))
+        return found
 
     async def logits(self, model: LoadedModel, images: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Logits (N, classes) of images that are all pixels, uint8 (H, W, C), or all what the network itself reads,
@@ -259,7 +255,3 @@ class Predictor:
 
 def _resized(pixels: NDArray[np.uint8], shape: ImageShape) -> list[NDArray[np.uint8]]:
     return [resize_pixels(image.squeeze(-1) if image.shape[-1] == 1 else image, shape) for image in pixels]
-
-
-def _prediction(top: list[Answer]) -> Prediction:
-    return Prediction(**top[0], top=top)

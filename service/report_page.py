@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -18,6 +19,11 @@ SIZES = {
     "macs": "multiply-accumulates of an image",
     "bytes": "bytes stored",
     "peak_memory_bytes": "bytes of memory, 32 images at once",
+}
+CONFIDENCE: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "temperature": ("temperature", "{:.3g}".format),
+    "ece_uncalibrated": ("expected calibration error without a temperature", "{:.4f}".format),
+    "ece": ("expected calibration error with the temperature", "{:.4f}".format),
 }
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -38,6 +44,7 @@ def page(name: str, report: dict[str, Any]) -> str:
         f"<h1>{escape(name)}</h1>",
         f'<p><span class="verdict" style="background:{colour}">{word}</span></p><p>{escape(report["reason"])}</p>',
         _accuracy(report),
+        _confidence(report),
         _latency(report["latency"]),
         _sizes(report["sizes"]),
         _classes(report["classes"]),
@@ -63,11 +70,38 @@ def _accuracy(report: dict[str, Any]) -> str:
         span = f"{100 * change['low']:+.2f} to {100 * change['high']:+.2f}"
         known = [found[key] for key in ("before", "after_cut", "after") if found[key] is not None]
         rows.append([part, *map(_percent, known), f"{100 * change['mean']:+.2f}", span])
-    error = report["calibration_error"]
-    note = f"Expected calibration error on the test images: {error['before']:.3f} before, {error['after']:.3f} after."
     cut = ["after the cut", "retrained"] if report["accuracy"]["test"]["after_cut"] is not None else ["this model"]
     heads = ["images", "parent", *cut, "points", "points, 95 %"]
-    return f'<h2>Accuracy</h2>{_table(heads, rows)}<p class="note">{note}</p>'
+    return f"<h2>Accuracy</h2>{_table(heads, rows)}"
+
+
+def _confidence(report: dict[str, Any]) -> str:
+    """How far probabilities and label sets can be believed; reports of before there were either have the error only."""
+    found = report["calibration"] or {"ece_uncalibrated": report["calibration_error"]}
+    rows = [[label, *_both(found[key], shown)] for key, (label, shown) in CONFIDENCE.items() if key in found]
+    for row in found.get("coverage", []):
+        asked = f"{100 * row['asked']:g} % asked for: label sets"
+        rows.append([f"{asked} with the label in them", *_both(row["measured"], _percent)])
+        rows.append([f"{asked}, labels on average", *_both(row["mean_set_size"], "{:.2f}".format)])
+    note = f'<p class="note">{_chance(found)}</p>' if found.get("coverage") else ""
+    return f"<h2>Confidence</h2>{_table(['on the test images', 'parent', 'this model'], rows)}{note}"
+
+
+def _both(pair: dict[str, Any], shown: Callable[[Any], str]) -> list[str]:
+    return ["–" if pair[who] is None else shown(pair[who]) for who in ("before", "after")]
+
+
+def _chance(found: dict[str, Any]) -> str:
+    """By how much coverage may be off: both splits are samples, and what is asked for is a share of either."""
+    fitted, tested, asked = found["validation_images"]["after"], found["test_images"], found["coverage"][-1]["asked"]
+    if not fitted or not tested:
+        return ""
+    off = 196 * math.sqrt(asked * (1 - asked) * (1 / fitted + 1 / tested))
+    return (
+        f"Fitted on {fitted:,} validation images, which also chose the epoch, and measured on {tested:,} test images. "
+        f"Where {100 * asked:g} % are asked for, chance alone moves what is measured by {off:.1f} points or less, "
+        "in 19 cases of 20."
+    )
 
 
 def _latency(rows: list[dict[str, Any]]) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from formats.manifest import CalibrationCheck
+
 T = TypeVar("T")
 
 
@@ -85,6 +87,14 @@ class EventView(Schema):
     data: dict[str, Any]
 
 
+class CalibrationView(Schema):
+    """How far a model's probabilities can be believed."""
+
+    temperature: float = Field(description="Probabilities are the softmax of logits / temperature.")
+    images: int = Field(description="Validation images that it was fitted on.")
+    test: CalibrationCheck | None = Field(description="What it is worth on test images.")
+
+
 class ModelView(Schema):
     """A published model."""
 
@@ -101,6 +111,9 @@ class ModelView(Schema):
     macs: int = Field(description="Multiply-accumulates of one image.")
     bytes: int = Field(description="Of everything stored for it.")
     metrics: dict[str, float]
+    calibration: CalibrationView | None = Field(
+        default=None, description="Null for models of before there was calibration: their temperature is 1."
+    )
     latency_ms: dict[str, Any] | None
     weights_sha256: str
     parent: str | None
@@ -199,6 +212,9 @@ class PredictionView(Answer):
     """The most probable class of one image, and the next ones."""
 
     top: list[Answer]
+    label_set: list[str] | None = Field(
+        default=None, description="With `coverage`: the labels among which the right one is, most probable first."
+    )
 
 
 class Predictions(Schema):
@@ -206,6 +222,8 @@ class Predictions(Schema):
 
     model: str
     predictions: list[PredictionView]
+    coverage: float | None = Field(default=None, description="As it was asked for.")
+    coverage_note: str | None = Field(default=None, description="Why label sets have all labels, where they have to.")
 
 
 class Problem(Schema):

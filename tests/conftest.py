@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -154,6 +155,15 @@ def ended(client: TestClient, body: dict[str, Any], **query: Any) -> dict[str, A
 def trained_settings(trained_home: Path, tmp_path: Path) -> Settings:
     """Settings of a copy of the trained folder, free to be changed."""
     return Settings(home=Path(shutil.copytree(trained_home, tmp_path / "home")))
+
+
+def forget_calibration(settings: Settings, model_id: str) -> float:
+    """Makes a model one of before there was calibration; its temperature until now."""
+    path = settings.home / "models" / model_id / "model.json"
+    written = json.loads(path.read_text())
+    temperature: float = written.pop("calibration")["temperature"]
+    path.write_text(json.dumps(written))
+    return temperature
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from store.checkpoints import kept_checkpoint
 from store.ids import new_id
 from workers.data import load_data
 from workers.run import Run
+from workers.scores import Judged
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def child_of(
     kind: Literal["pruned", "distilled", "quantized"],
     *,
     training: dict[str, Any],
-    metrics: dict[str, float],
+    judged: Judged,
     architecture: Options | None = None,
     **lineage: Any,
 ) -> Publication:
@@ -59,7 +60,8 @@ def child_of(
         dataset={"id": parent.origin.dataset},
         training=training,
         lineage={"job": run.claim.job_id, "parent": parent.manifest.id, **lineage},
-        metrics=metrics,
+        metrics=judged.scores(),
+        calibration=judged.calibration,
     )
 
 

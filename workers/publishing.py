@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from formats.manifest import ModelManifest, stored_bytes
+from formats.manifest import Calibration, ModelManifest, stored_bytes
 from inference.measuring import measure
 from nets import publishing as files
 from nets.architectures import Network
@@ -57,12 +57,20 @@ def publish_files(
         run.artifacts.remove(path)
 
 
+def _told(calibration: Calibration | None) -> dict[str, Any] | None:
+    """What people want to know of a calibration: all but the bounds of label sets."""
+    if calibration is None:
+        return None
+    return calibration.model_dump(mode="json", exclude={"least_probabilities"})
+
+
 def _publication(
     manifest: ModelManifest, request: files.Publication, *, name: str, latency: dict[str, Any]
 ) -> models.Publication:
     facts = manifest.model_dump(
         mode="json", include={"architecture", "classes", "parameters", "nonzero_parameters", "macs", "metrics"}
     )
+    facts["calibration"] = _told(manifest.calibration)
     facts["image_size"] = manifest.preprocessing.image_size
     facts["channels"] = manifest.preprocessing.channels
     facts["training_images"] = len(request.data.train)

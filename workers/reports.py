@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from formats.manifest import ModelManifest, stored_bytes
+from formats.manifest import CalibrationCheck, ModelManifest, stored_bytes
+from inference.calibration import CHECKED
 from inference.comparing import Comparison, compare
 from inference.footprint import peak_bytes
 from inference.models import load_model
 from nets.anatomy import Layers
-from nets.answers import calibration_error, difference, suffered
+from nets.answers import difference, suffered
 from nets.precision import has_vnni
 from workers.parents import Parent
 from workers.scores import Judged
@@ -48,7 +50,8 @@ def report(
         "verdict": verdict,
         "reason": reason,
         "accuracy": {part: _accuracy(stages, part) for part in ("validation", "test")},
-        "calibration_error": _pair(*(calibration_error(judged.test) for judged in (stages.before, stages.after))),
+        "calibration_error": _pair(stages.before.calibration_error(), stages.after.calibration_error()),
+        "calibration": _calibration(stages, both),
         "classes": suffered(stages.before.test, stages.after.test, both[1].classes),
         "sizes": {**sizes, "peak_memory_bytes": _memory(parent.directory, child)},
         "latency": [each.as_dict() for each in latency],
@@ -100,6 +103,27 @@ def _accuracy(stages: Stages, part: str) -> dict[str, Any]:
     cut = None if stages.after_cut is None else getattr(stages.after_cut, part).accuracy
     change = {name: round(value, 5) for name, value in asdict(difference(before, after)).items()}
     return {**_pair(before.accuracy, after.accuracy), "after_cut": cut, "difference": change}
+
+
+def _calibration(stages: Stages, both: tuple[ModelManifest, ModelManifest]) -> dict[str, Any]:
+    """Both as they are served. What a parent of before there was calibration has not is None."""
+    calibrations = [manifest.calibration for manifest in both]
+    checks = [None if found is None else found.test for found in calibrations]
+    return {
+        "validation_images": _pair(*(None if found is None else found.images for found in calibrations)),
+        "test_images": len(stages.after.test.labels),
+        "temperature": _pair(*(manifest.temperature for manifest in both)),
+        "ece_uncalibrated": _pair(stages.before.calibration_error(), stages.after.calibration_error()),
+        "ece": _pair(*(None if check is None else check.ece for check in checks)),
+        "coverage": [_coverage(checks, asked) for asked in CHECKED],
+    }
+
+
+def _coverage(checks: Sequence[CalibrationCheck | None], asked: float) -> dict[str, Any]:
+    rows = [() if check is None else check.coverage for check in checks]
+    found = [next((row for row in each if row.asked == asked), None) for each in rows]
+    names = ("measured", "mean_set_size")
+    return {"asked": asked, **{name: _pair(*(getattr(row, name, None) for row in found)) for name in names}}
 
 
 def _sizes(both: tuple[ModelManifest, ModelManifest]) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from formats.images import MEDIA_TYPES
+from inference.answers import AnswerRule, coverage_note
 from inference.models import LoadedModel
 from service import deadlines, examples
 from service.house import house_of
-from service.predictor import Prediction, Predictor
+from service.predictor import Predictor
 from service.schemas import Predictions
 from service.uploads import RAW, Base64Images, Upload, read_upload
 
@@ -61,6 +62,24 @@ class PredictQuery(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     top_k: Annotated[int, Query(ge=1, le=1000, description="How many classes to name for each image.")] = 5
+    threshold: Annotated[
+        float | None,
+        Query(ge=0, le=1, allow_inf_nan=False, description="Name only classes that are so probable, and the best one."),
+    ] = None
+    coverage: Annotated[
+        float | None,
+        Query(
+            ge=0.5,
+            lt=1,
+            allow_inf_nan=False,
+            description="Give each prediction a `label_set` that holds the right label so often.",
+        ),
+    ] = None
+
+    @property
+    def rule(self) -> AnswerRule:
+        """What is told of each image."""
+        return AnswerRule(self.top_k, self.threshold or 0.0, self.coverage)
 
 
 USUAL = PredictQuery()
@@ -108,16 +127,22 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     predictor = house_of(request).predictor
     upload = await read_upload(request)
     model = await predictor.model(request.path_params["reference"])
-    answers = await predictions(predictor, model, upload, query)
-    return JSONResponse({"model": model.manifest.id, "predictions": answers})
+    return JSONResponse(await answer_of(predictor, model, upload, query))
 
 
-async def predictions(
-    predictor: Predictor, model: LoadedModel, upload: Upload, query: PredictQuery
-) -> list[Prediction]:
-    """What a model says of the images of a request."""
+async def answer_of(predictor: Predictor, model: LoadedModel, upload: Upload, query: PredictQuery) -> dict[str, Any]:
+    """What a model says of the images of a request, ready for JSON."""
     if upload.pixels is None:
         images = await predictor.decode(model, upload.files, *upload.path)
     else:
         images = await predictor.fit(model, upload.pixels)
-    return await predictor.predict(model, images, top_k=query.top_k)
+    found = await predictor.predict(model, images, query.rule)
+    return {"model": model.manifest.id, "predictions": found, **_coverage(model, query.coverage)}
+
+
+def _coverage(model: LoadedModel, coverage: float | None) -> dict[str, Any]:
+    """What the response says of the label sets in it, if any were asked for."""
+    if coverage is None:
+        return {}
+    note = coverage_note(model.manifest, coverage)
+    return {"coverage": coverage, **({} if note is None else {"coverage_note": note})}

@@ -33,7 +33,15 @@ class Report(Schema):
         description="For `validation` and `test`: `before`, `after_cut` without retraining, `after`, and the "
         "`difference` with its interval at 95 %, paired by image."
     )
-    calibration_error: dict[str, float | None] = Field(description="Expected calibration error on the test images.")
+    calibration_error: dict[str, float | None] = Field(
+        description="Expected calibration error on the test images, without temperatures."
+    )
+    calibration: dict[str, Any] | None = Field(
+        default=None,
+        description="`before` and `after` on the test images: `temperature`, expected calibration error without it and "
+        "with it, and for two coverages how often label sets held the label and how many labels they had. Null "
+        "in reports of before there was calibration.",
+    )
     classes: list[dict[str, Any]] = Field(description="Those that lost most on the test images, worst first.")
     sizes: dict[str, dict[str, int | None]] = Field(description="`before` and `after`, of the parent and of the model.")
     latency: list[dict[str, Any]] = Field(

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from formats.graphs import GRAPH_NAME, bare_graph
-from formats.manifest import GOLDEN_NAME, ModelManifest, Preprocessing, Weights, write_manifest
+from formats.manifest import GOLDEN_NAME, Calibration, ModelManifest, Preprocessing, Weights, write_manifest
 from formats.weights import DENSE_NAME, SPARSE_NAME, write_dense, write_sparse
 
 SIZE = 8
@@ -61,6 +61,12 @@ def reference_logits(weights: Tensors, pixels: NDArray[np.uint8], rule: Preproce
 
 def random_pixels(count: int, channels: int, seed: int = 7) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, channels), dtype=np.uint8)
+
+
+def described(classes: int | tuple[str, ...], calibration: Calibration | None = None) -> ModelManifest:
+    """What a model says of itself, as far as answers need it; classes without names are named by their numbers."""
+    names = classes if isinstance(classes, tuple) else tuple(map(str, range(classes)))
+    return ModelManifest.model_construct(classes=names, calibration=calibration)
 
 
 class Published:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from nets.answers import Answers, accuracy_by_class, answers, calibration_error, difference, suffered
+from nets.answers import Answers, accuracy_by_class, answers, difference, suffered
 from nets.datasets import Dataset
 from nets.evaluation import evaluate
 from tests.nets.conftest import small_network
@@ -27,6 +27,10 @@ def test_answers_are_those_that_an_evaluation_counts(digits: Dataset) -> None:
     assert found.accuracy == pytest.approx(evaluation.accuracy)
     assert len(found.predicted) == len(digits.test)
     assert ((found.confidence >= 0.1 - 1e-6) & (found.confidence <= 1)).all()
+    assert found.logits is None
+    logits = answers(network, digits.test, digits, batch_size=50, keep_logits=True).logits
+    assert logits is not None
+    assert logits.argmax(1).equal(found.predicted)
     by_class = accuracy_by_class(found, 10)
     wanted = [row[number] / sum(row) for number, row in enumerate(evaluation.confusion)]
     assert by_class.tolist() == pytest.approx(wanted)
@@ -48,13 +52,6 @@ def test_a_class_without_images_has_no_accuracy() -> None:
     found = accuracy_by_class(given([0, 0, 2], [0, 1, 2]), 3)
     assert (found[0], found[2]) == (0.5, 1)
     assert torch.isnan(found[1])
-
-
-def test_calibration_is_the_gap_between_confidence_and_accuracy() -> None:
-    assert calibration_error(given([0] * 10, [0] * 9 + [1], 0.9)) == pytest.approx(0)
-    assert calibration_error(given([0] * 10, [0] * 6 + [1] * 4, 0.9)) == pytest.approx(0.3)
-    halves = Answers(torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([1.0, 0.55], dtype=torch.float64))
-    assert calibration_error(halves) == pytest.approx(0.275)
 
 
 def test_the_classes_that_lost_most_come_first() -> None:

@@ -51,17 +51,39 @@ def test_the_program_in_the_archive_answers_as_the_service_does(
     images = [*(data for data, _ in test_digits[:12]), png(glassy), png(Image.fromarray(deep))]
     for number, data in enumerate(images):
         (folder / f"{number}.png").write_bytes(data)
-    command = [sys.executable, "predict.py", *(f"{number}.png" for number in range(len(images)))]
-    # Isolated: nothing of ours can be imported, as on another machine.
-    command.insert(1, "-I")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=True)
-    told = [line.split() for line in done.stdout.splitlines()]
+    told = run_program(folder, len(images))
     parts = [("images", (f"{number}.png", data, "image/png")) for number, data in enumerate(images)]
     answers = trained_api.post("/v1/models/tiny pruned/predict", files=parts).json()["predictions"]
     assert [label for _, label, _ in told] == [answer["label"] for answer in answers]
     assert [float(chance) for *_, chance in told] == pytest.approx(
         [answer["probability"] for answer in answers], abs=2e-3
     )
+
+
+def run_program(folder: Path, images: int) -> list[list[str]]:
+    """What the program prints of the first images, by words."""
+    # Isolated: nothing of ours can be imported, as on another machine.
+    command = [sys.executable, "-I", "predict.py", *(f"{number}.png" for number in range(images))]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=True)
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def test_the_program_applies_the_temperature_of_the_model(
+    trained_api: TestClient, tmp_path: Path, test_digits: list[tuple[bytes, str]]
+) -> None:
+    folder = archive(trained_api, "onnx", tmp_path / "out")
+    for number, (data, _) in enumerate(test_digits[:20]):
+        (folder / f"{number}.png").write_bytes(data)
+    manifest = json.loads((folder / "model.json").read_text())
+    calibration, chances = manifest.pop("calibration"), []
+    # The last is a model of before there was calibration.
+    for changed in ({"calibration": calibration}, {"calibration": None}, {}):
+        (folder / "model.json").write_text(json.dumps({**manifest, **changed}))
+        chances.append([float(chance) for *_, chance in run_program(folder, 20)])
+    assert chances[1] == chances[2]
+    surer = [after > before for before, after in zip(*chances[:2], strict=True) if after != before]
+    assert surer
+    assert set(surer) == {calibration["temperature"] > 1}
 
 
 @pytest.mark.parametrize("form", EXPORT_FORMS)

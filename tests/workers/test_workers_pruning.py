@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from specs.jobs import JOB_SPEC
 from specs.settings import Settings
-from tests.conftest import LOOPBACK, ended, new_home, png, running_worker, wait_for
+from tests.conftest import LOOPBACK, ended, forget_calibration, new_home, png, running_worker, wait_for
 from tests.problems import problem_of
 
 TRAINING: dict[str, Any] = {
@@ -121,8 +121,9 @@ def test_a_method_that_finds_nothing_to_rank_by_says_so(home: tuple[Settings, Te
 
 
 def test_a_network_learns_from_another_and_is_pruned_with_its_help(home: tuple[Settings, TestClient]) -> None:
-    _, client = home
+    settings, client = home
     teacher = client.get("/v1/models/wide").json()
+    forget_calibration(settings, teacher["id"])
     body = {"kind": "distill", "name": "student", "teacher": "wide", "architecture": {"name": "mlp", "hidden": [64]}}
     body |= {"epochs": 5, "optimizer": {"name": "adam", "lr": 0.003}}
     job = ended(client, body)
@@ -132,6 +133,10 @@ def test_a_network_learns_from_another_and_is_pruned_with_its_help(home: tuple[S
     assert student["metrics"]["test_accuracy"] > 0.8
     report = client.get("/v1/models/student/report").json()
     assert report["accuracy"]["test"]["after_cut"] is None
+    calibration = report["calibration"]
+    assert calibration["temperature"] == {"before": 1, "after": student["calibration"]["temperature"]}
+    assert calibration["ece"] == {"before": None, "after": student["calibration"]["test"]["ece"]}
+    assert [row["measured"]["before"] for row in calibration["coverage"]] == [None, None]
     assert report["sizes"]["parameters"] == {"before": teacher["parameters"], "after": student["parameters"]}
     page = client.get("/v1/models/student/report", headers={"accept": "text/html"})
     assert page.status_code == 200

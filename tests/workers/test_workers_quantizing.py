@@ -52,6 +52,10 @@ def test_a_model_of_integers_is_served_and_tells_the_truth(home: TestClient) -> 
 
     report = home.get("/v1/models/integers/report").json()
     assert report["verdict"] in {"faster", "smaller_only"}
+    for who, model in (("before", parent), ("after", child)):
+        assert report["calibration"]["temperature"][who] == model["calibration"]["temperature"]
+        for number, row in enumerate(report["calibration"]["coverage"]):
+            assert row["measured"][who] == model["calibration"]["test"]["coverage"][number]["measured"]
     assert {layer["bits"] for layer in report["layers"]} == {8}
     assert sum(layer["zeros"] > 0.5 for layer in report["layers"]) > 3, "zeros of the pruning are still there"
     page = home.get("/v1/models/integers/report", headers={"accept": "text/html"})

@@ -16,7 +16,7 @@ from workers.plans import plan_distilling
 from workers.publishing import publish
 from workers.reports import Stages, report
 from workers.run import Run
-from workers.scores import judge
+from workers.scores import judge, judge_and_calibrate
 
 
 def distill(run: Run, spec: DistillSpec) -> None:
@@ -33,7 +33,7 @@ def distill(run: Run, spec: DistillSpec) -> None:
     teacher = Teacher(taught_by, spec.temperature, spec.alpha)
     result = training.train(student, data, plan, run, teacher=teacher)
     run.enter("evaluating")
-    before, after = judge(parent.network, data), judge(result.network, data)
+    before, after = judge(parent.network, data), judge_and_calibrate(result.network, data)
     regime = spec.model_dump(include=set(type(parent.origin).model_fields) - {"kind", "name", "recipe"})
     # What the teacher's training kept is nothing of the student's.
     origin = parent.origin.model_copy(update={**regime, "keep_epochs": ()})
@@ -43,7 +43,7 @@ def distill(run: Run, spec: DistillSpec) -> None:
         "distilled",
         architecture=spec.architecture,
         training={"train": origin.model_dump(mode="json"), "distill": spec.model_dump(mode="json")},
-        metrics=after.scores(),
+        judged=after,
         best_epoch=result.best_epoch,
     )
     layers = layers_since(result.network, shapes_of(result.network))

@@ -17,7 +17,7 @@ from workers.plans import plan_fine_tuning
 from workers.publishing import publish
 from workers.reports import Stages, report
 from workers.run import Run
-from workers.scores import judge
+from workers.scores import judge, judge_and_calibrate
 from workers.speed import Speeds, share_for_speed
 
 
@@ -50,13 +50,13 @@ def prune(run: Run, spec: PruneSpec) -> None:
         )
         cut, best_epoch = replace(cut, network=retrained.network), retrained.best_epoch
     run.enter("evaluating")
-    stages = Stages(before, after_cut, judge(cut.network, parent.data))
+    stages = Stages(before, after_cut, judge_and_calibrate(cut.network, parent.data))
     request = child_of(
         parent,
         run,
         "pruned",
         training={**parent.manifest.training, "prune": spec.model_dump(mode="json")},
-        metrics=stages.after.scores(),
+        judged=stages.after,
         best_epoch=best_epoch,
     )
     result = {

@@ -12,7 +12,7 @@ from formats.graphs import GRAPH_NAME, filled_graph
 from inference.runtimes import RUNTIMES
 from inference.telemetry import forbid_telemetry
 from nets.anatomy import Layers, layers_since, shapes_of
-from nets.answers import Ask, answers_of
+from nets.answers import Ask
 from nets.figures import Figures
 from nets.publishing import publish_quantized, state_arrays
 from specs.jobs import QuantizeSpec
@@ -20,7 +20,7 @@ from workers.parents import Parent, child_of, load_parent
 from workers.publishing import publish_files
 from workers.reports import Stages, report
 from workers.run import Run
-from workers.scores import Judged, judge
+from workers.scores import judge, judge_and_calibrate_as_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,9 +44,9 @@ def quantize(run: Run, spec: QuantizeSpec) -> None:
     found: Quantized = quantization.quantize(graph, parent.data, spec, compile_graph=compile_graph, told=told)
     run.enter("evaluating")
     ask = compile_graph(found.model.SerializeToString())
-    after = Judged(found.validation, answers_of(ask, parent.data.test, parent.data))
+    after = judge_and_calibrate_as_run(ask, parent.data)
     training = {**parent.manifest.training, "quantize": spec.model_dump(mode="json")}
-    request = child_of(parent, run, "quantized", training=training, metrics=after.scores())
+    request = child_of(parent, run, "quantized", training=training, judged=after)
     layers = _layers(parent, quantization.integer_layers(parent.network, found.model))
     stages = Stages(judge(parent.network, parent.data), None, after)
     publish_files(

@@ -16,7 +16,7 @@ from workers.data import load_data
 from workers.plans import plan_shrinking, plan_training
 from workers.publishing import publish
 from workers.run import Run
-from workers.scores import judge
+from workers.scores import judge_and_calibrate
 
 if TYPE_CHECKING:
     from nets.pretrained import Weights
@@ -44,6 +44,7 @@ def train(run: Run, spec: TrainSpec) -> None:
     run.checkpoints.kept = frozenset(spec.keep_epochs)
     result = training.train(network, data, plan, run, gradually=plan_shrinking(spec))
     run.enter("evaluating")
+    judged = judge_and_calibrate(result.network, data)
     request = Publication(
         id=new_id("mdl"),
         kind="trained",
@@ -52,7 +53,8 @@ def train(run: Run, spec: TrainSpec) -> None:
         dataset={"id": spec.dataset},
         training={"train": spec.model_dump(mode="json")},
         lineage={"job": run.claim.job_id, "parent": None, "best_epoch": result.best_epoch},
-        metrics=judge(result.network, data).scores(),
+        metrics=judged.scores(),
+        calibration=judged.calibration,
     )
     publish(run, result.network, request, result={"best_epoch": result.best_epoch, "epochs_run": result.epochs_run})
 

@@ -86,6 +86,28 @@ class Model(_ModelCore, total=False):
     created_at: str
 
 
+class Alias(TypedDict):
+    """A name that points at a model; `name` is the model's, `updated_at` when it began to point there."""
+
+    alias: str
+    model: str
+    name: str
+    updated_at: str
+
+
+class AliasMove(TypedDict, total=False):
+    """Since when an alias pointed where; `model` and `name` are None where it was removed.
+
+    `action` is set, rollback or remove; `deleted` says whether the model has been deleted since.
+    """
+
+    model: str | None
+    name: str | None
+    since: str
+    action: str
+    deleted: bool
+
+
 class _UploadCore(TypedDict):
     received: int
 

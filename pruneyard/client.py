@@ -12,7 +12,7 @@ from os import PathLike
 from typing import Any, Self, TypeVar, cast
 from urllib.parse import quote
 
-from pruneyard.answers import Dataset, EpochMetrics, Event, Job, Model, Predictions
+from pruneyard.answers import Alias, AliasMove, Dataset, EpochMetrics, Event, Job, Model, Predictions
 from pruneyard.connection import Connection, checked
 from pruneyard.errors import DatasetFailed, JobFailed, NotReachable, PruneyardError, WaitTimeout
 from pruneyard.events import FINISHED, EventStream
@@ -128,10 +128,26 @@ class Client:
         """Delete a model."""
         self._connection.request("DELETE", _path("models", ref), repeat=False)
 
-    def set_alias(self, alias: str, model: str) -> dict[str, Any]:
+    def aliases(self) -> list[Alias]:
+        """All aliases by name."""
+        return list(self._connection.items("/v1/aliases"))
+
+    def alias(self, alias: str) -> Alias:
+        """Where an alias points."""
+        return cast(Alias, self._connection.get(_path("aliases", alias)))
+
+    def set_alias(self, alias: str, model: str) -> Alias:
         """Let an alias name this model from now on."""
         answer = self._connection.request("PUT", _path("aliases", alias), repeat=True, json={"model": model})
-        return cast(dict[str, Any], answer or {})
+        return cast(Alias, answer)
+
+    def roll_back_alias(self, alias: str) -> Alias:
+        """Let an alias name the model that it named before; once more goes further back."""
+        return cast(Alias, self._connection.request("POST", _path("aliases", alias, "rollback"), repeat=False))
+
+    def alias_history(self, alias: str, **filters: Any) -> Iterator[AliasMove]:
+        """Where an alias pointed since when, the newest first, fetched page by page."""
+        return self._connection.items(_path("aliases", alias, "history"), **filters)
 
     def predict(
         self,

@@ -67,8 +67,9 @@ class Predictor:
         """The id behind an id, alias or name."""
         known = self._references.known(reference)
         if known is None:
+            moves = self._references.moves
             known = await self._in(self._loaders, self._references.look_up, reference)
-            self._references.remember(reference, known)
+            self._references.remember(reference, known, moves)
         return known
 
     async def decode(self, model: LoadedModel, files: Sequence[bytes], *path: str | int) -> list[NDArray[np.uint8]]:

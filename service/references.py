@@ -19,6 +19,7 @@ class References:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: dict[str, tuple[str, float]] = {}
+        self.moves = 0
 
     def known(self, reference: str) -> str | None:
         """The id, if it was looked up within the last second."""
@@ -36,14 +37,19 @@ class References:
                     raise
                 raise NotReady(_why_not(job.id, job.status)) from None
 
-    def remember(self, reference: str, model_id: str) -> None:
-        """What was looked up, for a second."""
+    def remember(self, reference: str, model_id: str, moves: int) -> None:
+        """What was looked up, for a second; unless something has moved since there were so many `moves`: then it may
+        be what was before.
+        """
+        if moves != self.moves:
+            return
         if len(self._known) >= MAX_REFERENCES:
             self._known.clear()
         self._known[reference] = (model_id, time.monotonic() + SECONDS)
 
     def forget(self, model_id: str | None = None) -> None:
         """Looks up anew whatever meant this model; without one, everything: an alias has moved."""
+        self.moves += 1
         self._known = {ref: entry for ref, entry in self._known.items() if model_id not in (None, entry[0])}
 
 

@@ -129,7 +129,18 @@ class AliasView(Schema):
 
     alias: str
     model: str
-    updated_at: Moment
+    name: str = Field(description="Of the model.")
+    updated_at: Moment = Field(description="When it began to point there.")
+
+
+class AliasMoveView(Schema):
+    """Since when an alias pointed where; `model` and `name` are null where it was removed."""
+
+    model: str | None
+    name: str | None = Field(description="Of the model, at that time.")
+    since: Moment
+    action: Literal["set", "rollback", "remove"]
+    deleted: bool = Field(description="Whether the model has been deleted since.")
 
 
 class UploadState(Schema):

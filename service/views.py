@@ -7,12 +7,21 @@ from collections.abc import Sequence
 
 from service.house import House
 from service.images import builtin_facts
-from service.schemas import DatasetView, EventView, JobView, MetricView, ModelView, UploadState
+from service.schemas import (
+    AliasMoveView,
+    AliasView,
+    DatasetView,
+    EventView,
+    JobView,
+    MetricView,
+    ModelView,
+    UploadState,
+)
 from specs.datasets import BuiltinDataset, class_split_sizes, split_sizes
 from specs.splits import VALIDATION_FRACTION
 from store import queue
 from store.database import Session
-from store.tables import Dataset, Event, Job, Metric, Model
+from store.tables import Alias, AliasMove, Dataset, Event, Job, Metric, Model
 from store.uploads import received_bytes
 
 JOB_FIELDS = (
@@ -59,6 +68,22 @@ def model_view(model: Model, aliases: Sequence[str]) -> ModelView:
         job=model.job_id,
         latency_ms=model.latency,
         aliases=list(aliases),
+    )
+
+
+def alias_view(row: Alias, name: str) -> AliasView:
+    """An alias as clients see it, with the name of its model."""
+    return AliasView(alias=row.alias, model=row.model_id, name=name, updated_at=row.updated_at)
+
+
+def alias_move_view(move: AliasMove, there: bool) -> AliasMoveView:
+    """A move of an alias as clients see it; `there` says whether its model is there still."""
+    return AliasMoveView(
+        model=move.model_id,
+        name=move.model_name,
+        since=move.at,
+        action=move.action,
+        deleted=move.model_id is not None and not there,
     )
 
 

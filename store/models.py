@@ -1,4 +1,4 @@
-"""Published models: found by id, alias or name; aliases that move."""
+"""Published models: found by id, alias or name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from store.errors import Conflict, NotFound
 from store.ids import new_id
 from store.queue import Claim, held
-from store.tables import Alias, Job, Model, now
+from store.tables import Alias, Job, Model
 
 
 @dataclass(frozen=True)
@@ -103,26 +103,3 @@ def delete_model(session: Session, model_id: str) -> None:
         if model.id in {spec.get("job", spec).get(name) for name in ("model", "teacher")}:
             raise Conflict(f"The unfinished job {job.id} needs this model; cancel it first.")
     session.delete(model)
-
-
-def set_alias(session: Session, alias: str, reference: str) -> Alias:
-    """Points an alias at a model; an id cannot be an alias."""
-    model = find_model(session, reference)
-    row = session.get(Alias, alias, with_for_update=True) or Alias(alias=alias)
-    row.model_id, row.updated_at = model.id, now()
-    session.add(row)
-    session.flush()
-    return row
-
-
-def list_aliases(session: Session) -> list[Alias]:
-    """All aliases by name."""
-    return list(session.scalars(select(Alias).order_by(Alias.alias)))
-
-
-def delete_alias(session: Session, alias: str) -> None:
-    """Removes an alias; the model stays."""
-    row = session.get(Alias, alias)
-    if row is None:
-        raise NotFound("alias", "name")
-    session.delete(row)

@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 JOB_STATUSES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 DATASET_STATUSES = ("uploading", "processing", "ready", "failed")
+ALIAS_ACTIONS = ("set", "rollback", "remove")
 
 # SQLite numbers rows by itself only where the key is exactly INTEGER.
 BigKey = BigInteger().with_variant(Integer, "sqlite")
@@ -226,3 +227,25 @@ class Alias(Table):
     alias: Mapped[str] = mapped_column(String(100), primary_key=True)
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
     updated_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class AliasMove(Table):
+    """Since when an alias pointed where; nowhere (NULL) after it was removed.
+
+    Models may be deleted while moves tell of them, so the id is no foreign key and the name is kept. A rollback
+    bears the number of the move that it `restores`: the next one looks for what was before that.
+    """
+
+    __tablename__ = "alias_moves"
+    __table_args__ = (
+        CheckConstraint(f"action IN {ALIAS_ACTIONS}", name="alias_action"),
+        Index("alias_move", "alias", "number"),
+    )
+
+    number: Mapped[int] = mapped_column(BigKey, primary_key=True, autoincrement=True)
+    alias: Mapped[str] = mapped_column(String(100))
+    action: Mapped[str] = mapped_column(String(10))
+    model_id: Mapped[str | None] = mapped_column(String(40))
+    model_name: Mapped[str | None] = mapped_column(String(100))
+    restores: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    at: Mapped[datetime] = mapped_column(default=now)

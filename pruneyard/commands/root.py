@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from pruneyard.commands import datasets, jobs, models, services
+from pruneyard.commands import aliases, datasets, jobs, models, services
 from pruneyard.demo import DEFAULT_FOLDER, run_demo
 from pruneyard.errors import PruneyardError
 from pruneyard.figures import console
@@ -51,6 +51,7 @@ def make_app() -> typer.Typer:
     app.add_typer(datasets.dataset_commands(), name="datasets")
     app.add_typer(jobs.job_commands(), name="jobs")
     app.add_typer(models.model_commands(), name="models")
+    app.add_typer(aliases.alias_commands(), name="aliases")
     app.command("predict")(models.predict)
     app.command("demo")(_demo)
     return app

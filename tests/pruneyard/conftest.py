@@ -198,6 +198,12 @@ MODELS = [
     {"id": f"mdl_{number}", "name": "[bold]", "kind": "trained", "status": "ready", "metrics": {"test_accuracy": None}}
     for number in range(3)
 ]
+ALIAS = {"alias": "prod", "model": "mdl_1", "name": "[bold]", "updated_at": "2026-11-24T09:00:00Z"}
+MOVES = [
+    {"model": None, "name": None, "since": "2026-11-24T09:02:00Z", "action": "remove", "deleted": False},
+    {"model": "mdl_1", "name": "one", "since": "2026-11-24T09:01:00Z", "action": "rollback", "deleted": True},
+    {"model": "mdl_1", "name": "one", "since": "2026-11-24T09:00:00Z", "action": "set", "deleted": True},
+]
 METRICS = [{"epoch": n, "train_loss": None, "train_accuracy": 0.5, "images_per_second": 1234.5} for n in (1, 2, 3)]
 IMAGES = [{"index": n, "label": str(n), "png": base64.b64encode(PNG + str(n).encode()).decode()} for n in range(10)]
 
@@ -211,7 +217,10 @@ ROUTES: list[tuple[str, Any]] = [
     (r"GET /v1/models", lambda handler, seen: handler.page(MODELS, seen)),
     (r"GET /v1/models/(.+)", model),
     (r"DELETE /v1/models/.+", lambda handler, _seen: handler.answer(204, None)),
-    (r"PUT /v1/aliases/(.+)", lambda handler, _seen, alias: handler.answer(200, {"alias": alias})),
+    (r"GET /v1/aliases", lambda handler, seen: handler.page([ALIAS], seen)),
+    (r"GET /v1/aliases/[^/]+/history", lambda handler, seen: handler.page(MOVES, seen)),
+    (r"(?:GET|PUT) /v1/aliases/(.+)", lambda handler, _seen, alias: handler.answer(200, {**ALIAS, "alias": alias})),
+    (r"POST /v1/aliases/(.+)/rollback", lambda handler, _seen, alias: handler.answer(200, {**ALIAS, "alias": alias})),
     (r"POST /v1/models/(.+)/predict", predict),
     (r"GET /v1/datasets/digits/images", lambda handler, seen: handler.page(IMAGES, seen)),
     (r"GET /v1/architectures", lambda handler, seen: handler.page([{"name": "mlp"}], seen)),

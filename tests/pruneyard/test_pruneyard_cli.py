@@ -133,6 +133,16 @@ def test_jobs_and_models_are_listed_shown_and_changed(service: FakeService) -> N
     assert run("models", "delete", "mdl_1").output == "mdl_1 deleted\n"
 
 
+def test_aliases_are_listed_set_and_moved_back() -> None:
+    assert all(word in run("aliases").output for word in ("prod", "[bold]", "mdl_1", "2026-11-24T09:00:00Z"))
+    for arguments in (("set", "prod", "one"), ("rollback", "prod")):
+        assert run("aliases", *arguments).output == "prod -> [bold] (mdl_1)\n"
+    lines = run("aliases", "history", "prod").output.splitlines()[3:6]
+    for line, words in zip(lines, ("removed", "rolled back, model deleted", "one"), strict=True):
+        assert words in line
+    assert "09:01:00" not in run("aliases", "history", "prod", "--limit", "1").output
+
+
 def test_predict_prints_a_row_for_each_file(tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.png" for number in range(40)]
     for file in files:
@@ -153,6 +163,8 @@ def test_predict_prints_a_row_for_each_file(tmp_path: Path) -> None:
         "prune",
         "predict best no-such-file.png",
         "jobs show",
+        "aliases set prod",
+        "aliases rollback",
         "no-such-command",
         "up --port 65536",
     ],

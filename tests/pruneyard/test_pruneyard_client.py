@@ -109,8 +109,13 @@ def test_lists_are_paged_through(client: Client, service: FakeService) -> None:
 
 def test_models_and_catalogue(client: Client, service: FakeService) -> None:
     assert client.model("my net/2")["name"] == "my net/2"
-    assert client.set_alias("best", "mdl_1") == {"alias": "best"}
+    assert client.set_alias("best", "mdl_1")["alias"] == "best"
     assert json.loads(service.seen[-1].body) == {"model": "mdl_1"}
+    assert client.alias("a b")["alias"] == "a b"
+    assert [alias["alias"] for alias in client.aliases()] == ["prod"]
+    assert client.roll_back_alias("prod")["model"] == "mdl_1"
+    assert (service.seen[-1].method, service.seen[-1].path) == ("POST", "/v1/aliases/prod/rollback")
+    assert [move["action"] for move in client.alias_history("prod")] == ["remove", "rollback", "set"]
     client.delete_model("mdl_1")
     assert service.seen[-1].method == "DELETE"
     assert client.catalogue("architectures", "mlp") == {"name": "mlp"}

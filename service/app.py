@@ -21,6 +21,7 @@ from service.routes import (
     events,
     explain,
     exports,
+    families,
     health,
     inference_protocol,
     jobs,
@@ -51,6 +52,7 @@ Every error is `application/problem+json`; `errors` names the field and the fix.
 ROUTERS = (
     predict.router,
     inference_protocol.router,
+    families.router,
     loading.router,
     explain.router,
     jobs.router,

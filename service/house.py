@@ -11,6 +11,7 @@ from typing import Annotated
 import structlog
 from fastapi import Depends, Request
 
+from service.choice import Families
 from service.counting import Counter
 from service.explainer import Explainer
 from service.figures import FigureBook
@@ -38,6 +39,7 @@ class House:
         self.predictor = Predictor(settings, database, self.artifacts)
         self.explainer = Explainer(settings, database, self.artifacts)
         self.repository = Repository(database, self.predictor)
+        self.families = Families(database)
         self.figures = FigureBook(database, Counter())
         self.closing = asyncio.Event()
 

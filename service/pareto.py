@@ -15,6 +15,7 @@ class Contestant(Schema):
     name: str
     kind: str
     parent: str | None
+    validation_accuracy: float | None = None
     test_accuracy: float
     latency_ms: float | None
     bytes: int
@@ -28,6 +29,7 @@ def contestants(rows: Iterable[Model]) -> list[Contestant]:
             name=row.name,
             kind=row.kind,
             parent=row.parent,
+            validation_accuracy=row.facts["metrics"].get("validation_accuracy"),
             test_accuracy=row.facts["metrics"]["test_accuracy"],
             latency_ms=(row.latency or {}).get("batch_1_p50"),
             bytes=row.bytes,

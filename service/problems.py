@@ -35,11 +35,12 @@ log = structlog.get_logger()
 
 
 class BadFields(Exception):
-    """Fields that are not valid."""
+    """Fields that are not valid; `more` are members of the answer beside the usual ones."""
 
     def __init__(self, message: str, problems: list[FieldProblem]) -> None:
         super().__init__(message)
         self.problems = problems
+        self.more: dict[str, Any] = {}
 
 
 class BadField(BadFields):
@@ -215,7 +216,7 @@ def _not_unicode(_request: Request, _error: Exception) -> Response:
 
 def _bad_fields(_request: Request, error: Exception) -> Response:
     assert isinstance(error, BadFields)
-    return problem(422, str(error), errors=error.problems)
+    return problem(422, str(error), errors=error.problems, **error.more)
 
 
 def _bad_image(_request: Request, error: Exception) -> Response:

@@ -237,6 +237,23 @@ class Predictions(Schema):
     coverage_note: str | None = Field(default=None, description="Why label sets have all labels, where they have to.")
 
 
+class Chosen(Schema):
+    """The model of a family that was asked; `latency_ms` is for one image, as it was measured."""
+
+    model: str
+    name: str
+    latency_ms: float | None
+    validation_accuracy: float | None = Field(description="What it was chosen by.")
+    test_accuracy: float
+    reason: str = Field(description="Why this one, in a sentence.")
+
+
+class ChosenPredictions(Predictions):
+    """Predictions of the model of a family that was chosen."""
+
+    chosen: Chosen
+
+
 class Problem(Schema):
     """An error (RFC 9457)."""
 

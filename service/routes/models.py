@@ -33,7 +33,8 @@ def get_model(reference: str, database: TheDatabase) -> ModelView:
 @router.delete("/{reference}", status_code=204, summary="Delete a model and its files")
 async def delete_model(reference: str, house: TheHouse) -> Response:
     """Refused while an alias points at it or an unfinished job needs it."""
-    model_id, job_id = await run_in_threadpool(_delete, house, reference)
+    model_id, family, job_id = await run_in_threadpool(_delete, house, reference)
+    house.families.forget(family)
     house.predictor.forget(model_id)
     house.explainer.forget(model_id)
     for path in (house.artifacts.model(model_id), house.artifacts.checkpoints(job_id)):
@@ -41,11 +42,11 @@ async def delete_model(reference: str, house: TheHouse) -> Response:
     return Response(status_code=204)
 
 
-def _delete(house: House, reference: str) -> tuple[str, str]:
+def _delete(house: House, reference: str) -> tuple[str, str, str]:
     with house.database.write() as session:
         model = models.find_model(session, reference)
-        model_id, job_id = model.id, model.job_id
+        model_id, family, job_id = model.id, model.family, model.job_id
         models.delete_model(session, model_id)
         # What its training kept beside it.
         forget_checkpoints(session, job_id)
-        return model_id, job_id
+        return model_id, family, job_id

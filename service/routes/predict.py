@@ -11,14 +11,17 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from formats.files import DamagedFiles
 from formats.images import MEDIA_TYPES
 from inference.answers import AnswerRule, coverage_note
+from inference.batching import BatcherClosed
 from inference.models import LoadedModel
 from service import deadlines, examples
 from service.house import house_of
 from service.predictor import Predictor
 from service.schemas import Predictions
 from service.uploads import RAW, Base64Images, Upload, read_upload
+from store.errors import NotFound
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
@@ -51,6 +54,8 @@ BODY: dict[str, Any] = {
     },
 }
 
+# What a model ends in that is deleted while it is asked, or read.
+GONE = (NotFound, BatcherClosed, DamagedFiles)
 
 # What the framework learns from a function's arguments, and does not learn here.
 PREDICTION = {**BODY, "parameters": [REFERENCE, SHAPE, deadlines.PARAMETER]}
@@ -124,14 +129,23 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
 
     Raw pixels are uint8, `application/octet-stream`, with their shape in `X-Shape: count,height,width,channels`.
     """
-    predictor = house_of(request).predictor
-    upload = await read_upload(request)
-    model = await predictor.model(request.path_params["reference"])
-    return JSONResponse(await answer_of(predictor, model, upload, query))
+    upload, reference = await read_upload(request), request.path_params["reference"]
+    return JSONResponse(await answer_upload(house_of(request).predictor, reference, upload, query))
 
 
-async def answer_of(predictor: Predictor, model: LoadedModel, upload: Upload, query: PredictQuery) -> dict[str, Any]:
-    """What a model says of the images of a request, ready for JSON."""
+async def answer_upload(predictor: Predictor, reference: str, upload: Upload, query: PredictQuery) -> dict[str, Any]:
+    """What the model behind a reference says of the images of a request, as it is sent.
+
+    A model that goes while its images are read is looked for once more: its alias may have moved.
+    """
+    try:
+        return await _answer(predictor, reference, upload, query)
+    except GONE:
+        return await _answer(predictor, reference, upload, query)
+
+
+async def _answer(predictor: Predictor, reference: str, upload: Upload, query: PredictQuery) -> dict[str, Any]:
+    model = await predictor.model(reference)
     if upload.pixels is None:
         images = await predictor.decode(model, upload.files, *upload.path)
     else:

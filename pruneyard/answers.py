@@ -230,6 +230,23 @@ class Predictions(TypedDict):
     coverage_note: NotRequired[str]
 
 
+class Chosen(TypedDict):
+    """The model of a family that answered, with the figures that it was chosen by, and why it was."""
+
+    model: str
+    name: str
+    latency_ms: float | None
+    validation_accuracy: float | None
+    test_accuracy: float
+    reason: str
+
+
+class FamilyPredictions(Predictions):
+    """Answers of the model of a family that was chosen."""
+
+    chosen: Chosen
+
+
 class Event(TypedDict):
     """One event of a job; `id` is where a broken stream is taken up again."""
 

@@ -12,7 +12,7 @@ from os import PathLike
 from typing import Any, Self, TypeVar, cast
 from urllib.parse import quote
 
-from pruneyard.answers import Alias, AliasMove, Dataset, EpochMetrics, Event, Job, Model, Predictions
+from pruneyard.answers import Alias, AliasMove, Dataset, EpochMetrics, Event, FamilyPredictions, Job, Model, Predictions
 from pruneyard.connection import Connection, checked
 from pruneyard.errors import DatasetFailed, JobFailed, NotReachable, PruneyardError, WaitTimeout
 from pruneyard.events import FINISHED, EventStream
@@ -163,12 +163,31 @@ class Client:
         With `threshold` only classes that are so probable are named, and the best one; with `coverage` each
         prediction has a `label_set` that holds the right label so often.
         """
-        body = _several(images) if isinstance(images, list | tuple) else _one(cast(Image, images))
         asked = {"top_k": top_k, "threshold": threshold, "coverage": coverage}
-        options = {"params": {name: value for name, value in asked.items() if value is not None}, **body}
-        return cast(
-            Predictions, self._connection.request("POST", _path("models", ref, "predict"), repeat=True, **options)
-        )
+        return cast(Predictions, self._ask(_path("models", ref, "predict"), images, **asked))
+
+    def predict_family(
+        self,
+        family: str,
+        images: Image | Sequence[Image],
+        *,
+        latency_budget_ms: float | None = None,
+        min_accuracy: float | None = None,
+        **asked: Any,
+    ) -> FamilyPredictions:
+        """Classify by the model of a family (`fam_...`) that fits best; `chosen` of the answer says which.
+
+        The most accurate whose one image takes at most `latency_budget_ms`; with `min_accuracy` (0 to 1, on validation
+        images) alone the fastest that reaches it. ApiError with status 422 when none fits: `problem["nearest"]`.
+        `asked` is as for `predict`.
+        """
+        wishes = {"latency_budget_ms": latency_budget_ms, "min_accuracy": min_accuracy}
+        return cast(FamilyPredictions, self._ask(_path("families", family, "predict"), images, **wishes, **asked))
+
+    def _ask(self, path: str, images: Image | Sequence[Image], **asked: float | None) -> Any:
+        body = _several(images) if isinstance(images, list | tuple) else _one(cast(Image, images))
+        params = {name: value for name, value in asked.items() if value is not None}
+        return self._connection.request("POST", path, repeat=True, params=params, **body)
 
     def datasets(self, **filters: Any) -> Iterator[Dataset]:
         """All data sets, fetched page by page; `limit` is the size of a page."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 from rich.text import Text
 
-from pruneyard.answers import Model, Prediction
+from pruneyard.answers import FamilyPredictions, Model, Prediction, Predictions
 from pruneyard.client import Client
 from pruneyard.figures import console, figure, percent, size, table
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="Id, alias or name of a model.")]
 IMAGES_PER_REQUEST = 32
 WIDE = 140
+Ask = Callable[[Any], Predictions | FamilyPredictions]
 
 
 def model_commands() -> typer.Typer:
@@ -65,21 +67,66 @@ def delete_model(ref: Ref) -> None:
 
 
 def predict(
-    ref: Ref,
-    files: Annotated[list[Path], typer.Argument(metavar="FILES...", exists=True, dir_okay=False)],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="REF FILES...", help="A model (id, alias or name; not with --family) and images."),
+    ],
+    *,
     top: Annotated[int, typer.Option("--top", min=1, help="Likeliest classes to show of each image.")] = 3,
+    family: Annotated[
+        str | None, typer.Option("--family", help="Id of a family, instead of REF: its best model that fits is asked.")
+    ] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option("--budget-ms", help="Milliseconds that one image may take, of a family's models.")
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option("--min-accuracy", help="Validation accuracy (0 to 1) that it must have.")
+    ] = None,
 ) -> None:
     """Classify image files."""
+    if family is None and (budget_ms is not None or min_accuracy is not None):
+        raise typer.BadParameter("say of which family.", param_hint="--family")
+    files = _files(words if family is not None else words[1:])
     with Client() as client:
-        rows = [_answer(file, prediction) for file, prediction in _predictions(client, ref, files, top=top)]
-    console().print(table(["file", "label", "probability", "then"], rows))
+        if family is None:
+            ask: Ask = partial(client.predict, words[0], top_k=top)
+        else:
+            ask = partial(
+                client.predict_family, family, latency_budget_ms=budget_ms, min_accuracy=min_accuracy, top_k=top
+            )
+        answers = [(some, ask(some[0] if len(some) == 1 else some)) for some in _parts(files)]
+    rows = [_answer(*pair) for some, answer in answers for pair in zip(some, answer["predictions"], strict=True)]
+    out = console()
+    out.print(table(["file", "label", "probability", "then"], rows))
+    # Each request chooses anew, so that there may be several.
+    for line in filter(None, dict.fromkeys(_chosen(answer) for _, answer in answers)):
+        out.print(Text(line))
 
 
-def _predictions(client: Client, ref: str, files: Sequence[Path], *, top: int) -> Iterator[tuple[Path, Prediction]]:
+def _files(words: Sequence[str]) -> list[Path]:
+    files = [Path(word) for word in words]
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing or not files:
+        told = f"there is no file {missing[0]!r}." if missing else "say which images."
+        raise typer.BadParameter(told, param_hint="FILES")
+    return files
+
+
+def _parts(files: Sequence[Path]) -> Iterator[Sequence[Path]]:
     for start in range(0, len(files), IMAGES_PER_REQUEST):
-        some = files[start : start + IMAGES_PER_REQUEST]
-        answers = client.predict(ref, some[0] if len(some) == 1 else some, top_k=top)
-        yield from zip(some, answers["predictions"], strict=True)
+        yield files[start : start + IMAGES_PER_REQUEST]
+
+
+def _chosen(answers: Predictions | FamilyPredictions) -> str:
+    """Which model of a family answered; nothing where one was named."""
+    if "chosen" not in answers:
+        return ""
+    chosen = cast(FamilyPredictions, answers)["chosen"]
+    latency = figure(chosen["latency_ms"], ".3g", unit=" ms")
+    accuracy = (
+        f"{percent(chosen['validation_accuracy'])} right in validation, {percent(chosen['test_accuracy'])} in test"
+    )
+    return f"by {chosen['name']} ({chosen['model']}): {latency}, {accuracy}. {chosen['reason']}"
 
 
 def _answer(file: Path, prediction: Prediction) -> Sequence[str]:

@@ -181,13 +181,20 @@ def events(handler: Handler, seen: Seen, _job_id: str) -> None:
     handler.wfile.write(b"0\r\n\r\n")
 
 
-def predict(handler: Handler, seen: Seen, ref: str) -> None:
+def predict(handler: Handler, seen: Seen, ref: str, **more: Any) -> None:
     multipart = seen.headers["Content-Type"].startswith("multipart/form-data")
     count = seen.body.count(b'name="images"') if multipart else 1
     label = "8" if ref == "always 8" else chr(seen.body[-1]) if not multipart else "3"
     guess = {"label": label, "index": 3, "probability": 0.75}
     answer = {**guess, "top": [guess, {"label": "5", "index": 5, "probability": 0.125}]}
-    handler.answer(200, {"model": ref, "predictions": [answer] * count})
+    handler.answer(200, {"model": ref, "predictions": [answer] * count, **more})
+
+
+def predict_family(handler: Handler, seen: Seen, _family: str) -> None:
+    if "min_accuracy" in seen.query and float(seen.query["min_accuracy"]) > 0.98:
+        handler.problem(422, "Unprocessable Content", detail="No model fits.", errors=[], nearest=[CHOSEN])
+        return
+    predict(handler, seen, "mdl_1", chosen=CHOSEN)
 
 
 def model(handler: Handler, _seen: Seen, ref: str) -> None:
@@ -204,6 +211,8 @@ MOVES = [
     {"model": "mdl_1", "name": "one", "since": "2026-11-24T09:01:00Z", "action": "rollback", "deleted": True},
     {"model": "mdl_1", "name": "one", "since": "2026-11-24T09:00:00Z", "action": "set", "deleted": True},
 ]
+CHOSEN = {"model": "mdl_1", "name": "[bold]", "latency_ms": 0.4123, "reason": "The most accurate."}
+CHOSEN |= {"validation_accuracy": 0.98, "test_accuracy": 0.97}
 METRICS = [{"epoch": n, "train_loss": None, "train_accuracy": 0.5, "images_per_second": 1234.5} for n in (1, 2, 3)]
 IMAGES = [{"index": n, "label": str(n), "png": base64.b64encode(PNG + str(n).encode()).decode()} for n in range(10)]
 
@@ -222,6 +231,7 @@ ROUTES: list[tuple[str, Any]] = [
     (r"(?:GET|PUT) /v1/aliases/(.+)", lambda handler, _seen, alias: handler.answer(200, {**ALIAS, "alias": alias})),
     (r"POST /v1/aliases/(.+)/rollback", lambda handler, _seen, alias: handler.answer(200, {**ALIAS, "alias": alias})),
     (r"POST /v1/models/(.+)/predict", predict),
+    (r"POST /v1/families/(.+)/predict", predict_family),
     (r"GET /v1/datasets/digits/images", lambda handler, seen: handler.page(IMAGES, seen)),
     (r"GET /v1/architectures", lambda handler, seen: handler.page([{"name": "mlp"}], seen)),
     (r"GET /v1/architectures/mlp", lambda handler, _seen: handler.answer(200, {"name": "mlp"})),

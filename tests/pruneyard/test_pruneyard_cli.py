@@ -152,6 +152,22 @@ def test_predict_prints_a_row_for_each_file(tmp_path: Path) -> None:
     assert result.output.count("5 12.50 %") == 40
 
 
+def test_predict_says_which_model_of_a_family_answered(service: FakeService, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(40)]
+    for file in files:
+        file.write_bytes(PNG)
+    wishes = ("--family", "fam_1", "--budget-ms", "2", "--min-accuracy", "0.9")
+    result = run("predict", *wishes, *map(str, files))
+    assert result.exit_code == 0, result.output
+    assert result.output.count("5 12.50 %") == 40
+    by = "by [bold] (mdl_1): 0.412 ms, 98.00 % right in validation, 97.00 % in test. The most accurate.\n"
+    assert result.output.count(by) == 1
+    query = {"latency_budget_ms": "2.0", "min_accuracy": "0.9", "top_k": "3"}
+    assert [seen.query for seen in service.requests("POST", "/v1/families/fam_1/predict")] == [query] * 2
+    refused = run("predict", "--family", "fam_1", "--min-accuracy", "0.99", str(files[0]))
+    assert (refused.exit_code, "No model fits." in refused.stderr) == (1, True)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -162,6 +178,9 @@ def test_predict_prints_a_row_for_each_file(tmp_path: Path) -> None:
         "train --dataset digits --set a=1",
         "prune",
         "predict best no-such-file.png",
+        "predict best",
+        "predict --family fam_1",
+        f"predict best {__file__} --budget-ms 2",
         "jobs show",
         "aliases set prod",
         "aliases rollback",

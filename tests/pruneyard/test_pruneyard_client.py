@@ -135,6 +135,18 @@ def test_one_image_goes_raw_and_several_as_multipart(client: Client, service: Fa
         client.predict("best", b"text")
 
 
+def test_a_family_is_asked_with_what_was_wished_for(client: Client, service: FakeService) -> None:
+    answer = client.predict_family("fam_1", PNG + b"7", latency_budget_ms=2, top_k=1)
+    assert (answer["predictions"][0]["label"], answer["chosen"]["model"]) == ("7", "mdl_1")
+    assert service.seen[-1].path == "/v1/families/fam_1/predict"
+    assert service.seen[-1].query == {"latency_budget_ms": "2", "top_k": "1"}
+    assert len(client.predict_family("fam_1", [PNG, PNG], min_accuracy=0.9)["predictions"]) == 2
+    assert service.seen[-1].query == {"min_accuracy": "0.9", "top_k": "5"}
+    with pytest.raises(ApiError) as caught:
+        client.predict_family("fam_1", PNG, min_accuracy=0.99)
+    assert caught.value.problem["nearest"][0]["model"] == "mdl_1"
+
+
 def test_wait_returns_a_success_and_shows_what_it_saw(client: Client, service: FakeService) -> None:
     job_id = service.add_job()
     service.states = [{"status": "running"}, {"status": "succeeded", "result": {"model": "mdl_1"}}]

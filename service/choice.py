@@ -149,7 +149,7 @@ def _too_slow(item: Contestant, *, of_good: bool) -> FieldProblem:
         message, hint = f"No model {which} has been timed.", "Leave the budget out."
     else:
         told = f"{math.ceil(1000 * item.latency_ms) / 1000:.10g} ms"  # rounded up, so that it is enough
-        message, hint = f"The fastest model {which} takes {told}.", f"Allow {told}."
+        message, hint = f"{item.name!r}, the fastest model {which}, takes {told}.", f"Allow {told}."
     return {"pointer": "query:latency_budget_ms", "message": message, "hint": hint}
 
 
@@ -159,6 +159,6 @@ def _too_wrong(item: Contestant, *, of_quick: bool) -> FieldProblem:
         message, hint = f"The validation accuracy of no model {which} is known.", "Leave the minimum out."
     else:
         told = f"{math.floor(10_000 * item.validation_accuracy) / 10_000:g}"
-        message = f"The most accurate model {which} has a validation accuracy of {told}."
+        message = f"{item.name!r}, the most accurate model {which}, has a validation accuracy of {told}."
         hint = f"Ask for {told}."
     return {"pointer": "query:min_accuracy", "message": message, "hint": hint}

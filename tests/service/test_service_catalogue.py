@@ -144,7 +144,7 @@ def test_a_method_that_is_not_taken_is_a_problem_too(api: TestClient) -> None:
     for path, allowed in (
         ("/v1/jobs", "GET, HEAD, POST"),
         ("/v1/models/x", "DELETE, GET, HEAD"),
-        ("/v1/aliases/x", "DELETE, PUT"),
+        ("/v1/aliases/x", "DELETE, GET, HEAD, PUT"),
         ("/v1/models/x/predict", "POST"),
     ):
         response = api.patch(path)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from formats.heads import with_activation_maps
+from formats.manifest import ModelManifest
 from inference.answers import probabilities
 from inference.memory import give_back
 from inference.models import (
@@ -61,11 +62,16 @@ class ActivationMaps:
     `side` is how many places a map has along a side, `bytes` about what the network takes in memory.
     """
 
-    classes: int
+    manifest: ModelManifest
     side: int
     bytes: int
     normalise: Normaliser = field(repr=False)
     network: Network = field(repr=False)
+
+    @property
+    def classes(self) -> int:
+        """How many classes the network knows."""
+        return len(self.manifest.classes)
 
     def __call__(self, pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits (N, classes) and maps (N, classes, side, side) of pixels (N, size, size, channels)."""
@@ -76,7 +82,7 @@ class ActivationMaps:
     def explain(self, pixels: Pixels, index: int | None = None) -> Explanation:
         """The map of one image (size, size, channels) for a class; without one for the most probable."""
         logits, maps = self(pixels[None])
-        chosen, probability = _chosen(logits[0], index)
+        chosen, probability = _chosen(logits[0], index, self.manifest)
         return Explanation(maps[0, chosen].astype(np.float64), chosen, probability, "cam")
 
 
@@ -93,9 +99,9 @@ def load_activation_maps(directory: Path, *, runtime: str, threads: int = 0) -> 
     entry = RUNTIMES[runtime]
     try:
         network = entry.compile(graph, threads=threads)
-        classes, side = len(stored.manifest.classes), _side(stored, runtime, network)
+        side = _side(stored, runtime, network)
         size = int(entry.footprint * len(graph)) + WORKING_BYTES
-        maps = ActivationMaps(classes, side, size, normaliser(stored.manifest.preprocessing), network)
+        maps = ActivationMaps(stored.manifest, side, size, normaliser(stored.manifest.preprocessing), network)
         _check_sums(maps, stored)
         return maps
     except (CannotRun, GoldenMismatch) as error:
@@ -140,7 +146,7 @@ def explain_by_occlusion(model: LoadedModel, pixels: Pixels, index: int | None =
     Places whose covering makes the class likelier have nothing, so that what is dark does not speak for it.
     """
     bare = model.predict(pixels[None])
-    chosen, probability = _chosen(bare[0], index)
+    chosen, probability = _chosen(bare[0], index, model.manifest)
     windows = _windows(len(pixels), _places(len(pixels), model.manifest.macs))
     cover = np.rint(255 * np.asarray(model.manifest.preprocessing.mean)).clip(0, 255).astype(np.uint8)
     odds = [_log_odds(model.predict(batch), chosen) for batch in _covered(pixels, windows, cover)]
@@ -148,8 +154,8 @@ def explain_by_occlusion(model: LoadedModel, pixels: Pixels, index: int | None =
     return Explanation(np.maximum(_spread(taken, windows), 0), chosen, probability, "occlusion")
 
 
-def _chosen(logits: NDArray[np.float32], index: int | None) -> tuple[int, float]:
-    shares = probabilities(logits)
+def _chosen(logits: NDArray[np.float32], index: int | None, manifest: ModelManifest) -> tuple[int, float]:
+    shares = probabilities(logits, manifest.temperature)
     chosen = int(np.argmax(shares)) if index is None else index
     return chosen, float(shares[chosen])
 

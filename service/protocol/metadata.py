@@ -66,7 +66,9 @@ def _platform(model: LoadedModel) -> str:
 
 
 def _preparation(model: LoadedModel) -> dict[str, str]:
-    """(pixel / 255 - mean) / std, a channel each, of pixels of this size."""
+    """(pixel / 255 - mean) / std, a channel each, of pixels of this size; probabilities are the softmax of
+    logits / temperature.
+    """
     rule = model.manifest.preprocessing
     return {
         "model": model.manifest.id,
@@ -74,6 +76,7 @@ def _preparation(model: LoadedModel) -> dict[str, str]:
         "channels": "RGB" if rule.channels == 3 else "grey",
         "mean": json.dumps(rule.mean),
         "std": json.dumps(rule.std),
+        "temperature": str(model.manifest.temperature),
     }
 
 

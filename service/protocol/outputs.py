@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from formats.manifest import ModelManifest
 from inference.answers import probabilities
 from inference.runtimes import OUTPUT_NAME
 from service.protocol.documents import count, flag, object_at
@@ -19,9 +20,10 @@ from service.protocol.tensors import BYTES, to_bytes
 VERSION = "1"
 
 # What there is beside the network's own output is given only when it is named: clients expect one output of a model.
-OUTPUTS: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
-    OUTPUT_NAME: lambda logits: logits,
-    "probabilities": lambda logits: probabilities(logits).astype(np.float32),
+# Each of the logits and the temperature at which they are probabilities.
+OUTPUTS: Mapping[str, Callable[[NDArray[np.float32], float], NDArray[np.float32]]] = {
+    OUTPUT_NAME: lambda logits, _: logits,
+    "probabilities": lambda logits, temperature: probabilities(logits, temperature).astype(np.float32),
 }
 
 
@@ -60,21 +62,23 @@ class Answer:
 
 
 def write_answer(
-    head: dict[str, Any], outputs: Sequence[WantedOutput], logits: NDArray[np.float32], labels: Sequence[str]
+    head: dict[str, Any], outputs: Sequence[WantedOutput], logits: NDArray[np.float32], manifest: ModelManifest
 ) -> Answer:
     """The answer that holds these outputs of logits (N, classes), after the entries of `head`."""
     entries: list[dict[str, Any]] = []
     parts: list[bytes] = []
     for output in outputs:
-        entry, raw = _entry(output, _values(output, logits, labels))
+        entry, raw = _entry(output, _values(output, logits, manifest))
         entries.append(entry)
         parts += raw
     text = json.dumps({**head, "outputs": entries}, allow_nan=False, separators=(",", ":")).encode()
     return Answer(b"".join([text, *parts]), len(text)) if parts else Answer(text, None)
 
 
-def _values(output: WantedOutput, logits: NDArray[np.float32], labels: Sequence[str]) -> NDArray[Any]:
-    return _classified(logits, labels, output.classes) if output.classes else OUTPUTS[output.name](logits)
+def _values(output: WantedOutput, logits: NDArray[np.float32], manifest: ModelManifest) -> NDArray[Any]:
+    if output.classes:
+        return _classified(probabilities(logits, manifest.temperature), manifest.classes, output.classes)
+    return OUTPUTS[output.name](logits, manifest.temperature)
 
 
 def _entry(output: WantedOutput, values: NDArray[Any]) -> tuple[dict[str, Any], list[bytes]]:
@@ -86,9 +90,8 @@ def _entry(output: WantedOutput, values: NDArray[Any]) -> tuple[dict[str, Any], 
     return {**entry, "parameters": {"binary_data_size": len(raw)}}, [raw]
 
 
-def _classified(logits: NDArray[np.float32], labels: Sequence[str], classes: int) -> NDArray[np.str_]:
+def _classified(shares: NDArray[np.floating], labels: Sequence[str], classes: int) -> NDArray[np.str_]:
     """Texts "probability:index:label" (N, classes), most probable first; of equals, the lower index."""
-    shares = probabilities(logits)
     order = np.argsort(-shares, axis=-1, kind="stable")[:, :classes]
     best = np.take_along_axis(shares, order, axis=-1)
     texts = [

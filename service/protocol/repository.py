@@ -23,7 +23,7 @@ from service.problems import NotReady
 from service.protocol.errors import FAILED_TO_LOAD, BadRequest, UnknownModel
 from service.protocol.metadata import model_config, model_statistics
 from service.protocol.outputs import VERSION
-from store import models
+from store import aliases, models
 from store.database import Database
 from store.errors import NotFound
 
@@ -104,7 +104,7 @@ class Repository:
         """Each model's id with what a client may call it."""
         with self._database.read() as session:
             rows = models.list_names(session)
-            taken = {row.alias for row in models.list_aliases(session)}
+            taken = {row.alias for row, _ in aliases.list_aliases(session)}
         return _reachable(rows, taken)
 
 

@@ -96,7 +96,7 @@ def _answer(house: House, name: str, model: LoadedModel, asked: InferRequest, lo
     head: dict[str, Any] = {"model_name": name, "model_version": VERSION, "parameters": {"model": model_id}}
     if asked.id is not None:
         head["id"] = asked.id
-    answer = write_answer(head, asked.outputs, logits, model.manifest.classes)
+    answer = write_answer(head, asked.outputs, logits, model.manifest)
     house.predictor.statistics(model_id).compute_output.add(time.perf_counter() - started, len(logits))
     return answer
 

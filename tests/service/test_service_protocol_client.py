@@ -162,12 +162,13 @@ def test_the_three_datatypes_give_the_same_logits(client: Any, pixels: NDArray[n
 
 def test_outputs_come_as_they_are_asked_for(client: Any, pixels: NDArray[np.uint8]) -> None:
     tensor = images_tensor(pixels, "UINT8")
+    temperature = float(client.get_model_config("tiny")["parameters"]["temperature"]["string_value"])
     for binary in (True, False):
         outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("probabilities", "logits")]
         result = client.infer("tiny", [tensor], model_version="1", outputs=outputs, request_id="Zürich-7")
         probabilities, logits = result.as_numpy("probabilities"), result.as_numpy("logits")
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        powers = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
         np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), probabilities, rtol=1e-4, atol=1e-6)
         answer = result.get_response()
         assert answer["id"] == "Zürich-7"

@@ -143,8 +143,8 @@ class Batcher:
             while batch := self._take():
                 outcomes, seconds = await self._outcomes([image for image, _ in batch.values()])
                 took_up = time.perf_counter() - seconds
-                waited = sum(max(0.0, took_up - since) for _, since in batch.values())
-                self._count(len(batch), seconds, waited)
+                waits = [max(0.0, took_up - since) for _, since in batch.values()]
+                self._count(len(batch), seconds, waits)
                 _deliver(list(batch), outcomes)
         finally:
             # Reached with work left only when the loop is being shut down.
@@ -175,8 +175,8 @@ class Batcher:
         except Exception as error:  # the executor takes no more work
             return [error] * len(images), 0.0
 
-    def _count(self, images: int, seconds: float, waited: float = 0.0) -> None:
-        self._statistics.count_batch(images, seconds, waited)
+    def _count(self, images: int, seconds: float, waits: Sequence[float] = ()) -> None:
+        self._statistics.count_batch(images, seconds, waits)
         self._learn(seconds / images)
 
     def _learn(self, seconds: float) -> None:

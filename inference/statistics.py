@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from inference.histograms import IMAGES, Histogram
 
 STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
 
@@ -28,6 +31,9 @@ class ModelStatistics:
     `queue` is from a request's arrival to its batch, `compute_input` from files to pixels, `compute_infer` the network,
     `compute_output` from logits to answers. `inference_count` counts images, `execution_count` and `batches` (by their
     size) runs of the network, `last_inference` is in milliseconds since 1970. Belongs to the thread of one event loop.
+
+    `histograms` have the seconds of each stage: of an image in the queue, of a run of the network, of the files and the
+    answers of a request. `batch_sizes` has the images of each run.
     """
 
     success: Duration = field(default_factory=Duration)
@@ -40,10 +46,26 @@ class ModelStatistics:
     execution_count: int = 0
     last_inference: int = 0
     batches: dict[int, Duration] = field(default_factory=dict)
+    histograms: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
+    batch_sizes: Histogram = field(default_factory=lambda: Histogram(IMAGES))
 
-    def count_batch(self, images: int, seconds: float, waited: float = 0.0) -> None:
-        """One run of the network; `waited` is what its images waited in all, in seconds."""
-        self.queue.add(waited, images)
+    def count_input(self, images: int, seconds: float) -> None:
+        """The images of one request have become pixels."""
+        self.compute_input.add(seconds, images)
+        self.histograms["compute_input"].add(seconds)
+
+    def count_output(self, images: int, seconds: float) -> None:
+        """The logits of one request have become answers."""
+        self.compute_output.add(seconds, images)
+        self.histograms["compute_output"].add(seconds)
+
+    def count_batch(self, images: int, seconds: float, waits: Sequence[float] = ()) -> None:
+        """One run of the network; `waits` are the seconds that each of its images waited, if any did."""
+        self.queue.add(sum(waits), images)
+        for wait in waits or (0.0,) * images:
+            self.histograms["queue"].add(wait)
+        self.histograms["compute_infer"].add(seconds)
+        self.batch_sizes.add(images)
         self.compute_infer.add(seconds, images)
         self.batches.setdefault(images, Duration()).add(seconds)
         self.inference_count += images

@@ -78,7 +78,7 @@ class Predictor:
         pixels = self._decode_now(model, files, path)
         if pixels is None:
             pixels = await self._in(self._decoders, self._decode, model, files, path)
-        self.statistics(model.manifest.id).compute_input.add(time.perf_counter() - started, len(files))
+        self.statistics(model.manifest.id).count_input(len(files), time.perf_counter() - started)
         return pixels
 
     async def fit(self, model: LoadedModel, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
@@ -95,7 +95,7 @@ class Predictor:
         logits = await self.logits(model, images)
         started = time.perf_counter()
         found = answers(logits, model.manifest, rule)
-        self.statistics(model.manifest.id).compute_output.add(time.perf_counter() - started, len(found))
+        self.statistics(model.manifest.id).count_output(len(found), time.perf_counter() - started)
         return found
 
     async def logits(self, model: LoadedModel, images: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
@@ -145,7 +145,9 @@ class Predictor:
         """What happened to the requests of a model since it was first asked for."""
         found = self._statistics.get(model_id)
         if found is None:
-            found = self._statistics[model_id] = ModelStatistics()
+            found = ModelStatistics()
+            if self._cache.holds(model_id):  # one that was deleted while it answered is not remembered for that
+                self._statistics[model_id] = found
         return found
 
     def statistics_of_all(self) -> dict[str, ModelStatistics]:

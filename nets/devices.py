@@ -111,8 +111,9 @@ def _chosen(findings: list[Finding]) -> str:
 
 def main() -> None:
     """Prints the findings as a JSON list."""
-    configure_logs()
-    sys.stdout.write(FINDINGS.dump_json(examine(Settings())).decode() + "\n")
+    settings = Settings()
+    configure_logs(settings.log_format, settings.log_level)
+    sys.stdout.write(FINDINGS.dump_json(examine(settings)).decode() + "\n")
 
 
 if __name__ == "__main__":

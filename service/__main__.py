@@ -33,7 +33,9 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=GRACE_SECONDS,
                 server_header=False,
                 proxy_headers=False,
-                access_log=settings.access_log,
+                # The logs are set up already, and the app itself writes a line for each request if it shall.
+                log_config=None,
+                access_log=False,
             )
         )
         self._app = app
@@ -49,9 +51,9 @@ class Server(uvicorn.Server):
 
 def main() -> int:
     os.umask(0o077)  # what this process writes is its user's own
-    configure_logs()
     try:
         settings = load_settings()
+        configure_logs(settings.log_format, settings.log_level)
         database = open_current(settings)
         if database.is_sqlite:
             warn_of_old_sqlite()

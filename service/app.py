@@ -13,6 +13,8 @@ from fastapi_offline import FastAPIOffline
 
 from service.guards import add_guards
 from service.house import open_house
+from service.metrics import Metrics
+from service.observation import Observation
 from service.problems import MEDIA_TYPE, add_problem_handlers
 from service.routes import (
     aliases,
@@ -26,6 +28,7 @@ from service.routes import (
     inference_protocol,
     jobs,
     loading,
+    metrics,
     models,
     predict,
     reports,
@@ -108,4 +111,10 @@ def create_app(settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, dependencies=_described_key(settings))
     app.include_router(health.router)
+    app.include_router(metrics.router, dependencies=_described_key(settings))
+    app.state.metrics = Metrics()
+    # Around all else, also what the framework puts around the guards: the handler of unexpected errors.
+    app.middleware_stack = Observation(
+        app.build_middleware_stack(), traffic=app.state.metrics.traffic, access_log=settings.access_log
+    )
     return app

@@ -161,8 +161,17 @@ class HeadGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}
+            await self._answer_as_get(scope, receive, send)
+            return
         await self.app(scope, receive, send)
+
+    async def _answer_as_get(self, scope: Scope, receive: Receive, send: Send) -> None:
+        read = {**scope, "method": "GET"}
+        try:
+            await self.app(read, receive, send)
+        finally:
+            # For those outside, who count by route.
+            scope["route"] = read.get("route")
 
 
 def add_guards(app: FastAPI, settings: Settings) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -22,6 +22,10 @@ def _split_paths(value: Any) -> Any:
 def _split_names(value: Any) -> Any:
     """Names separated by semicolons: a comma may be part of one."""
     return tuple(part.strip() for part in value.split(";") if part.strip()) if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -56,6 +60,12 @@ class Settings(BaseSettings):
         default=True, description="Whether accelerators are tried out; if not, only the CPU trains."
     )
     access_log: bool = Field(default=False, description="Whether the API logs every request.")
+    log_format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = Field(
+        default="auto", description="Of the logs; auto is JSON, and text at a terminal."
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        default="info", description="The least that is logged."
+    )
     worker_ttl_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=30.0, description="A worker on another machine that has not beaten for so long is dead."
     )

@@ -95,9 +95,10 @@ def unusable(error: SQLAlchemyError) -> UnusableStore:
 
 def main() -> int:
     os.umask(0o077)  # what this process writes is its user's own
-    configure_logs()
     try:
-        database = _open(load_settings())
+        settings = load_settings()
+        configure_logs(settings.log_format, settings.log_level)
+        database = _open(settings)
         migrate(database, *sys.argv[1:2])
         revision = current_revision(database)
     except SQLAlchemyError as error:

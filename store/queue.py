@@ -19,7 +19,7 @@ from specs.jobs import lane_of
 from store.errors import Conflict, KeyReused, LostClaim, NotFound
 from store.events import newest_event, record
 from store.ids import new_id
-from store.tables import Dataset, IdempotencyKey, Job, now
+from store.tables import JOB_STATUSES, Dataset, IdempotencyKey, Job, now
 
 MAX_CRASHES = 3
 ENDED = ("succeeded", "failed", "cancelled")
@@ -75,6 +75,12 @@ def find_job_named(session: Session, reference: str) -> Job | None:
     """The job of this id, else the newest of this name."""
     query = select(Job).where(or_(Job.id == reference, Job.name == reference)).order_by(Job.number.desc()).limit(1)
     return session.scalar(query)
+
+
+def count_jobs(session: Session) -> dict[str, int]:
+    """How many jobs there are in each status, also those without any."""
+    query = select(Job.status, func.count()).group_by(Job.status)
+    return dict.fromkeys(JOB_STATUSES, 0) | dict(session.execute(query).all())
 
 
 def list_jobs(session: Session, *, before: int | None = None, status: str | None = None, limit: int = 50) -> list[Job]:

@@ -24,9 +24,9 @@ log = structlog.get_logger()
 
 def main() -> int:
     os.umask(0o077)  # what this process writes is its user's own
-    configure_logs()
     try:
         settings = load_settings()
+        configure_logs(settings.log_format, settings.log_level)
         database = open_current(settings)
     except (BadSettings, StoreError) as error:
         sys.stderr.write(f"The worker cannot start:\n{error}\n")

@@ -79,12 +79,13 @@ log = structlog.get_logger()
 def main(claim: Claim, words: Connection) -> int:
     """Does a claimed job, and the worker's word; its exit code."""
     os.umask(0o077)  # what this process writes is its user's own
-    configure_logs()
+    settings = Settings()
+    configure_logs(settings.log_format, settings.log_level)
+    structlog.contextvars.bind_contextvars(job=claim.job_id, attempt=claim.attempt)
     stop = threading.Event()
     threading.Thread(target=_obey, args=(words, stop), name="worker's words", daemon=True).start()
     _give_way()
     _keep_memory_alone()
-    settings = Settings()
     database = Database.of(settings)
     try:
         return _run(Run(settings, database, Artifacts(settings.home, owner=claim.name), claim, stop))

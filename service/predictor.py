@@ -59,13 +59,16 @@ class Predictor:
 
     async def model(self, reference: str) -> LoadedModel:
         """The model behind an id, alias or name, loaded; NotFound, or NotReady while its job runs."""
-        model_id = await self.resolve(reference)
-        loaded = self._cache.peek(model_id)
-        return await self._in(self._loaders, self._cache.get, model_id) if loaded is None else loaded
+        return await self.loaded(await self.resolve(reference))
 
-    async def resolve(self, reference: str) -> str:
-        """The id behind an id, alias or name."""
-        known = self._references.known(reference)
+    async def loaded(self, model_id: str) -> LoadedModel:
+        """The model of an id, which was resolved before."""
+        model = self._cache.peek(model_id)
+        return await self._in(self._loaders, self._cache.get, model_id) if model is None else model
+
+    async def resolve(self, reference: str, *, anew: bool = False) -> str:
+        """The id behind an id, alias or name; `anew` as the database has it now."""
+        known = None if anew else self._references.known(reference)
         if known is None:
             moves = self._references.moves
             known = await self._in(self._loaders, self._references.look_up, reference)

@@ -136,16 +136,20 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
 async def answer_upload(predictor: Predictor, reference: str, upload: Upload, query: PredictQuery) -> dict[str, Any]:
     """What the model behind a reference says of the images of a request, as it is sent.
 
-    A model that goes while its images are read is looked for once more: its alias may have moved.
+    A model that goes while its images are read is looked for once more: it may be deleted, or its alias have moved.
     """
+    model_id = await predictor.resolve(reference)
     try:
-        return await _answer(predictor, reference, upload, query)
+        return await _answer(predictor, model_id, upload, query)
     except GONE:
-        return await _answer(predictor, reference, upload, query)
+        now = await predictor.resolve(reference, anew=True)
+        if now == model_id:
+            raise
+        return await _answer(predictor, now, upload, query)
 
 
-async def _answer(predictor: Predictor, reference: str, upload: Upload, query: PredictQuery) -> dict[str, Any]:
-    model = await predictor.model(reference)
+async def _answer(predictor: Predictor, model_id: str, upload: Upload, query: PredictQuery) -> dict[str, Any]:
+    model = await predictor.loaded(model_id)
     if upload.pixels is None:
         images = await predictor.decode(model, upload.files, *upload.path)
     else:

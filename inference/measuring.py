@@ -1,94 +1,135 @@
-"""How fast each runtime serves a model here: the runtime of a model is chosen by this."""
+"""How fast a model is served here in each way there is: where it is served is chosen by this."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from formats.files import DamagedFiles
+from inference.devices import CPU
+from inference.gpu import Graphics
+from inference.kernel_cache import KernelCache
+from inference.latency import Latency, latency_of
 from inference.models import LoadedModel, load_model
+from inference.placements import Placement, placements
 from inference.runtimes import RUNTIMES, CannotRun
+from inference.trial import DeviceAbsent, TrialDied
 
-BATCHES = (1, 8)
-WARM_UPS = 3
-REPEATS = 50
-SECONDS = 1.2  # of repeats in all; loading the model comes on top
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Medians in milliseconds; `batch_8_p50` is None where the model is too slow to try."""
-
-    batch_1_p50: float
-    batch_8_p50: float | None
+SECONDS = 1.2  # of repeats on the CPU in all; loading the model comes on top
+# Two measurements of one model differ by as much, and the CPU is the safer of the two.
+LEAST_GAIN = 1.05
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The fastest runtime for one image, what every runtime took, and why others were skipped."""
+    """The fastest way to serve one image, what every way took, by its label, and why others were skipped."""
 
     runtime: str
     device: str
+    precision: str
     batch_1_p50: float
     batch_8_p50: float | None
     runtimes: dict[str, Latency]
     skipped: dict[str, str]
+    chosen_by: str = "measured"
+
+    @property
+    def on_cpu(self) -> str:
+        """The runtime that is the fastest on the CPU."""
+        return min(self._cpu, key=lambda name: self.runtimes[name].batch_1_p50)
+
+    @property
+    def _cpu(self) -> list[str]:
+        return [name for name in RUNTIMES if name in self.runtimes]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
 
 
-def measure(directory: Path, *, threads: int = 0) -> Measurement:
-    """Latency from pixels to logits of each runtime, on the CPU.
+def measure(
+    directory: Path, *, threads: int = 0, kernels: KernelCache | None = None, graphics: Graphics | None = None
+) -> Measurement:
+    """Latency from pixels to logits of each runtime on the CPU and, if they are given, on the graphics.
 
-    A runtime that fails or disagrees with the golden answers is skipped. CannotRun if none is left; DamagedFiles.
+    What fails or disagrees with the golden answers is skipped. The fastest on the CPU is kept compiled in `kernels`.
+    CannotRun if nothing is left on the CPU, without which nothing is served; DamagedFiles.
     """
-    measured: dict[str, Latency] = {}
+    measured: dict[Placement, Latency] = {}
     skipped: dict[str, str] = {}
-    for name in RUNTIMES:
-        try:
-            model = load_model(directory, runtime=name, threads=threads)
-            measured[name] = _latency(model, seconds=SECONDS / len(RUNTIMES))
-        except DamagedFiles:
-            raise
-        except Exception as error:
-            skipped[name] = str(error)[:300]
+    _on_cpu(directory, threads, kernels, measured, skipped)
     if not measured:
         raise CannotRun("No runtime can serve this model. " + " ".join(skipped.values()))
-    best = min(measured, key=lambda name: measured[name].batch_1_p50)
+    if graphics is not None:
+        _on_graphics(directory, threads, graphics, measured, skipped)
+    best = fastest(measured)
     return Measurement(
-        runtime=best,
-        device="cpu",
+        runtime=best.runtime,
+        device=best.device,
+        precision=best.precision,
         batch_1_p50=measured[best].batch_1_p50,
         batch_8_p50=measured[best].batch_8_p50,
-        runtimes=measured,
+        runtimes={placement.label: latency for placement, latency in measured.items()},
         skipped=skipped,
     )
 
 
-def _latency(model: LoadedModel, *, seconds: float) -> Latency:
-    rule = model.manifest.preprocessing
-    size = (max(BATCHES), rule.image_size, rule.image_size, rule.channels)
-    pixels = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-    one = _p50(model.predict, pixels[:1], seconds=seconds / 2)
-    too_slow = 2 * len(pixels) * one / 1000 > seconds / 2
-    return Latency(one, None if too_slow else _p50(model.predict, pixels, seconds=seconds / 2))
+def measure_at(
+    directory: Path,
+    placement: Placement,
+    *,
+    threads: int = 0,
+    kernels: KernelCache | None = None,
+    graphics: Graphics | None = None,
+) -> Latency:
+    """Latency in one way; CannotRun, GoldenMismatch, DamagedFiles, or TrialFailed on graphics."""
+    if placement.on_cpu:
+        model = load_model(directory, runtime=placement.runtime, threads=threads, kernels=kernels)
+        return latency_of(model, seconds=SECONDS / len(RUNTIMES))
+    if graphics is None or graphics.device.name != placement.device:
+        raise DeviceAbsent(f"this service does not use the {placement.device}")
+    return graphics.try_out(directory, placement, threads=threads, seconds=SECONDS / len(RUNTIMES))
 
 
-def _p50(predict: Callable[[NDArray[np.uint8]], Any], pixels: NDArray[np.uint8], *, seconds: float) -> float:
-    """Median milliseconds of up to `REPEATS` calls after a few to warm up, within `seconds` if two calls fit in."""
-    end = time.perf_counter() + seconds
-    times: list[float] = []
-    while len(times) < WARM_UPS + REPEATS and (len(times) < 2 or time.perf_counter() < end):
-        start = time.perf_counter()
-        predict(pixels)
-        times.append(time.perf_counter() - start)
-    return round(1000 * median(times[min(WARM_UPS, len(times) - 1) :]), 4)
+def fastest(measured: Mapping[Placement, Latency]) -> Placement:
+    """The fastest for one image; the CPU unless something else is faster by more than chance."""
+    return min(
+        measured, key=lambda placement: measured[placement].batch_1_p50 * (1 if placement.on_cpu else LEAST_GAIN)
+    )
+
+
+def _on_cpu(
+    directory: Path,
+    threads: int,
+    kernels: KernelCache | None,
+    measured: dict[Placement, Latency],
+    skipped: dict[str, str],
+) -> None:
+    best: LoadedModel | None = None
+    for placement in placements([CPU]):
+        try:
+            model = load_model(directory, runtime=placement.runtime, threads=threads)
+            measured[placement] = latency_of(model, seconds=SECONDS / len(RUNTIMES))
+            best = model if fastest(measured) == placement else best
+        except DamagedFiles:
+            raise
+        except Exception as error:
+            skipped[placement.label] = str(error)[:300]
+    if best is not None and kernels is not None:
+        best.keep_compiled(kernels)
+
+
+def _on_graphics(
+    directory: Path, threads: int, graphics: Graphics, measured: dict[Placement, Latency], skipped: dict[str, str]
+) -> None:
+    for placement in placements([graphics.device]):
+        try:
+            measured[placement] = measure_at(directory, placement, threads=threads, graphics=graphics)
+        except DeviceAbsent:
+            return
+        except Exception as error:
+            skipped[placement.label] = str(error)[:300]
+            if isinstance(error, TrialDied):  # and would again
+                return

@@ -6,16 +6,16 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from inference.runtimes import INPUT_NAME, OUTPUT_NAME, Network
+from inference.runtimes import INPUT_NAME, OUTPUT_NAME, Network, Where
 
 FATAL = 4
 
 
-def compile_graph(graph: bytes, threads: int) -> Network:
+def compile_graph(graph: bytes, where: Where) -> Network:
     """A session over the graph; errors are raised, so nothing is logged."""
     onnxruntime.disable_telemetry_events()
     onnxruntime.set_default_logger_severity(FATAL)
-    session = onnxruntime.InferenceSession(graph, _options(threads), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph, _options(where.threads), providers=["CPUExecutionProvider"])
     if INPUT_NAME not in {value.name for value in session.get_inputs()}:
         raise ValueError(f"the graph has no input {INPUT_NAME}")
     # The session keeps the graph's bytes, weights and all, to build itself anew with other providers. We never do.

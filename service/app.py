@@ -11,6 +11,7 @@ from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 
+from inference.devices import GPU, Device
 from service.guards import add_guards
 from service.house import open_house
 from service.metrics import Metrics
@@ -84,12 +85,12 @@ def _described_key(settings: Settings) -> list[Any]:
     return [] if settings.api_key is None else [Security(scheme)]
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The API over one data folder."""
+def create_app(settings: Settings, *, graphics: Device = GPU) -> FastAPI:
+    """The API over one data folder; `graphics` are what models may be served on beside the CPU."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_house(settings) as house:
+        async with open_house(settings, graphics) as house:
             app.state.house = house
             yield
 

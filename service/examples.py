@@ -17,6 +17,8 @@ TRAIN: dict[str, Any] = {
     "seed": 0,
 }
 
+MODEL_CHANGES: dict[str, Any] = {"runtime": "openvino", "device": "auto"}
+
 PRUNE: dict[str, Any] = {
     "kind": "prune",
     "model": "first try",

@@ -11,10 +11,12 @@ from typing import Annotated
 import structlog
 from fastapi import Depends, Request
 
+from inference.devices import GPU, Device, Inventory
 from service.choice import Families
 from service.counting import Counter
 from service.explainer import Explainer
 from service.figures import FigureBook
+from service.placing import Placing
 from service.predictor import Predictor
 from service.protocol.repository import Repository
 from specs.settings import Settings
@@ -24,6 +26,7 @@ from store.migrate import open_current
 from store.workers import Watch
 
 SWEEP_SECONDS = 2.0
+RUNTIME_SECONDS = 0.05
 
 log = structlog.get_logger()
 
@@ -31,12 +34,14 @@ log = structlog.get_logger()
 class House:
     """What one running app has: made once from its settings, and shared by its routes."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, graphics: Device = GPU) -> None:
         self.settings = settings
         self.database = database
         self.artifacts = Artifacts(settings.home)
         self.watch = Watch(database, ttl_seconds=settings.worker_ttl_seconds)
-        self.predictor = Predictor(settings, database, self.artifacts)
+        self.inventory = Inventory()
+        self.placing = Placing(settings, database, self.artifacts, graphics)
+        self.predictor = Predictor(settings, database, self.placing.load)
         self.explainer = Explainer(settings, database, self.artifacts)
         self.repository = Repository(database, self.predictor)
         self.families = Families(database)
@@ -45,15 +50,20 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(settings: Settings) -> AsyncIterator[House]:
-    """A house whose database is at the newest version, swept of dead workers' jobs as long as it is open."""
+async def open_house(settings: Settings, graphics: Device = GPU) -> AsyncIterator[House]:
+    """A house whose database is at the newest version, swept of dead workers' jobs as long as it is open.
+
+    `graphics` are what models may be served on beside the CPU.
+    """
     database = open_current(settings)
     stop = threading.Event()
     try:
-        house = House(settings, database)
+        house = House(settings, database, graphics)
         sweeping = {"stop": stop, "interval_seconds": SWEEP_SECONDS}
         thread = threading.Thread(target=house.watch.keep_sweeping, kwargs=sweeping, name="sweep", daemon=True)
         thread.start()
+        # When the loop is free again, which is when the app is ready.
+        asyncio.get_running_loop().call_later(RUNTIME_SECONDS, house.placing.preload)
         preloading = asyncio.create_task(_preload(house))
         yield house
         preloading.cancel()

@@ -19,13 +19,11 @@ from formats.images import BadImage, ImageShape, count_pixels, decode_image, dec
 from inference.answers import AnswerRule, Prediction, answers
 from inference.batching import Batcher
 from inference.cache import CacheStats, ModelCache
-from inference.models import LoadedModel, load_model
+from inference.models import LoadedModel
 from inference.statistics import ModelStatistics
 from service.problems import ImageProblem
 from service.references import References
 from specs.settings import Settings
-from store import models
-from store.artifacts import Artifacts
 from store.database import Database
 
 DECODERS = 2
@@ -43,11 +41,9 @@ class Predictor:
     fight for the same cores. They are short, so that no model waits long for another.
     """
 
-    def __init__(self, settings: Settings, database: Database, artifacts: Artifacts) -> None:
+    def __init__(self, settings: Settings, database: Database, load: Callable[[str], LoadedModel]) -> None:
         self._settings = settings
-        self._database = database
-        self._artifacts = artifacts
-        self._cache = ModelCache(self._load, capacity_bytes=settings.model_cache_bytes, on_evict=self._evicted)
+        self._cache = ModelCache(load, capacity_bytes=settings.model_cache_bytes, on_evict=self._evicted)
         self._references = References(database)
         self._batchers: dict[tuple[str, bool], tuple[LoadedModel, Batcher]] = {}
         self._statistics: dict[str, ModelStatistics] = {}
@@ -120,7 +116,7 @@ class Predictor:
 
     async def _rows(self, model: LoadedModel, images: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         batcher = self._batcher(model, pixels=images[0].dtype == np.uint8)
-        now = batcher.predict_now(images) if self._asking == 1 else None
+        now = batcher.predict_now(images) if self._asking == 1 and model.prompt else None
         return await batcher.predict_many(images) if now is None else now
 
     async def load(self, reference: str, *, pin: bool = False) -> LoadedModel:
@@ -174,6 +170,12 @@ class Predictor:
         self._cache.evict(model_id)
         self._statistics.pop(model_id, None)
 
+    async def reload(self, model_id: str) -> None:
+        """Loads a model anew if it is loaded: it is served elsewhere now. What is under way ends where it began."""
+        pinned = self._cache.is_pinned(model_id)
+        if self._cache.evict(model_id):
+            await self.load(model_id, pin=pinned)
+
     def forget_references(self) -> None:
         """Looks every reference up again: an alias has moved."""
         self._references.forget()
@@ -187,13 +189,6 @@ class Predictor:
 
     async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., R], *arguments: Any) -> R:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
-
-    def _load(self, model_id: str) -> LoadedModel:
-        with self._database.read() as session:
-            latency = models.find_model(session, model_id).latency or {}
-        return load_model(
-            self._artifacts.model(model_id), runtime=latency.get("runtime"), threads=self._settings.inference_threads
-        )
 
     def _evicted(self, model_id: str, model: LoadedModel) -> None:
         """From whatever thread dropped the model: its batchers go too, when whoever waits in them has been served."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainSerializer
+from pydantic_core import PydanticCustomError, core_schema
 
 from formats.manifest import CalibrationCheck
+from inference.choices import AUTO
+from inference.devices import DEVICES
+from inference.runtimes import RUNTIMES
+from specs.options import Name, Strict
+from specs.registry import nearest
 
 T = TypeVar("T")
 
@@ -93,6 +100,40 @@ class CalibrationView(Schema):
     temperature: float = Field(description="Probabilities are the softmax of logits / temperature.")
     images: int = Field(description="Validation images that it was fitted on.")
     test: CalibrationCheck | None = Field(description="What it is worth on test images.")
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Holds text to be one of some names; for any other, the nearest is offered."""
+
+    kind: str
+    names: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.names)}
+
+    def _known(self, value: str) -> str:
+        if value not in self.names:
+            context = {"message": f"There is no {self.kind} of this name.", "hint": nearest(value, self.names)}
+            raise PydanticCustomError("unknown_name", "{message}", context)
+        return value
+
+
+RuntimeName = Annotated[str, OneOf("runtime", (AUTO, *RUNTIMES))]
+DeviceName = Annotated[str, OneOf("device", (AUTO, *DEVICES))]
+
+
+class ModelChanges(Strict):
+    """What is to be changed of a model; what is not named, or null, stays."""
+
+    name: Name | None = Field(default=None, description="A label, not an id.")
+    runtime: RuntimeName | None = None
+    device: DeviceName | None = None
 
 
 class ModelView(Schema):

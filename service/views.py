@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from inference.choices import shown
 from service.house import House
 from service.images import builtin_facts
 from service.schemas import (
@@ -66,7 +67,7 @@ def model_view(model: Model, aliases: Sequence[str]) -> ModelView:
         **{name: getattr(model, name) for name in fields},
         **facts,
         job=model.job_id,
-        latency_ms=model.latency,
+        latency_ms=shown(model.latency),
         aliases=list(aliases),
     )
 

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     preload: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_names)] = Field(
         default=(), description="Models (ids, aliases or names) that are loaded at start and stay in memory."
     )
+    kernel_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=GIBIBYTE, description="Of networks as a runtime compiled them; the least recently used go first."
+    )
     max_queued_images: Annotated[int, Field(ge=1)] = Field(default=1024, description="Waiting for one model.")
     inference_threads: Annotated[int, Field(ge=0, le=256)] = Field(
         default=0, description="Of the runtime; 0 takes the physical cores."
@@ -57,7 +60,7 @@ class Settings(BaseSettings):
         default=0, description="Of a training; 0 takes the physical cores."
     )
     device_probe: bool = Field(
-        default=True, description="Whether accelerators are tried out; if not, only the CPU trains."
+        default=True, description="Whether accelerators are tried out; if not, only the CPU trains and predicts."
     )
     access_log: bool = Field(default=False, description="Whether the API logs every request.")
     log_format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = Field(

@@ -129,6 +129,10 @@ class Artifacts:
             shutil.rmtree(path, ignore_errors=True)
         return len(doomed)
 
+    def kernels(self) -> Path:
+        """Where networks are kept as a runtime compiled them: a cache, which may be emptied at any time."""
+        return make_private(self.home / "kernels")
+
     def graphs(self) -> GraphCache:
         """Exported graphs, kept by key."""
         return GraphCache(make_private(self.home / "graphs"))

@@ -10,9 +10,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from store.errors import Conflict, NotFound
+from store.events import record
 from store.ids import new_id
 from store.queue import Claim, held
-from store.tables import Alias, Job, Model
+from store.tables import Alias, Job, Model, now
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,26 @@ def aliases_of(session: Session, model_ids: list[str]) -> dict[str, list[str]]:
     for alias in session.scalars(select(Alias).where(Alias.model_id.in_(model_ids)).order_by(Alias.alias)):
         found[alias.model_id].append(alias.alias)
     return found
+
+
+def change_model(session: Session, model_id: str, *, name: str | None = None) -> Model:
+    """The model, locked for a change by this transaction, under another name if one is given."""
+    model = session.scalar(select(Model).where(Model.id == model_id).with_for_update())
+    if model is None:
+        raise NotFound("model")
+    model.name = model.name if name is None else name
+    return model
+
+
+def record_fault(session: Session, model_id: str, data: dict[str, Any]) -> None:
+    """Counts a fault of the device that serves a model, and tells it among the events of the model's job."""
+    model = session.scalar(select(Model).where(Model.id == model_id).with_for_update())
+    if model is None:
+        return  # deleted meanwhile
+    figures = model.latency or {}
+    count = figures.get("faults", {}).get("count", 0) + 1
+    model.latency = {**figures, "faults": {"count": count, "at": now().isoformat(), **data}}
+    record(session, model.job_id, "device_fault", data)
 
 
 def delete_model(session: Session, model_id: str) -> None:

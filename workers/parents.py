@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from formats.manifest import ModelManifest
+from inference.choices import on_cpu_of
 from inference.comparing import fastest
 from inference.models import LoadedModel, load_model
 from nets.architectures import Network, build, without_auxiliary
@@ -90,4 +91,4 @@ def load_parent(run: Run, model_id: str) -> Parent:
     )
     # A pretrained parent has the normalisation of its weights, not that of its training images.
     data = replace(data, mean=look.mean, std=look.std)
-    return Parent(directory, network, manifest, data, origin, (row.latency or {}).get("runtime"))
+    return Parent(directory, network, manifest, data, origin, on_cpu_of(row.latency))

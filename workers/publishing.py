@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from formats.manifest import Calibration, ModelManifest, stored_bytes
-from inference.measuring import measure
+from inference.gpu import Graphics
+from inference.kernel_cache import KernelCache
+from inference.measuring import Measurement, measure
 from nets import publishing as files
 from nets.architectures import Network
 from store import models, queue
@@ -23,7 +25,7 @@ def publish(
 ) -> None:
     """Writes the model's files, measures it, then enters it and ends the job in one transaction.
 
-    `report` is given the directory of the model and its fastest runtime, and says how it compares with its parent.
+    `report` is given the directory of the model and its fastest runtime on the CPU, and compares it with its parent.
     """
 
     def write(directory: Path) -> ModelManifest:
@@ -40,8 +42,8 @@ def publish_files(
     with run.artifacts.new_directory(run.artifacts.model(request.id)) as directory:
         manifest = write(directory)
         run.enter("measuring")
-        measurement = measure(directory, threads=run.settings.inference_threads)
-        reported = None if report is None else report(directory, measurement.runtime)
+        measurement = _measure(run, directory)
+        reported = None if report is None else report(directory, measurement.on_cpu)
     try:
         with run.database.write() as session:
             name = queue.held(session, run.claim).name
@@ -55,6 +57,12 @@ def publish_files(
         raise
     for path in removable:
         run.artifacts.remove(path)
+
+
+def _measure(run: Run, directory: Path) -> Measurement:
+    kernels = KernelCache(run.artifacts.kernels(), capacity_bytes=run.settings.kernel_cache_bytes)
+    graphics = Graphics(kernels=kernels) if run.settings.device_probe else None
+    return measure(directory, threads=run.settings.inference_threads, kernels=kernels, graphics=graphics)
 
 
 def _told(calibration: Calibration | None) -> dict[str, Any] | None:

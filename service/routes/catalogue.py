@@ -10,7 +10,6 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from formats.images import FORMATS, MEDIA_TYPES
-from inference import devices
 from inference.runtimes import RUNTIMES
 from service.figures import CannotCount, Counted, Question, TooManyQuestions
 from service.house import TheHouse
@@ -219,7 +218,7 @@ async def get_devices(house: TheHouse) -> Devices:
     return Devices(
         training=sorted({device for worker in workers for device in worker.devices}),
         devices=[DeviceView.model_validate(finding) for finding in findings_of(workers)],
-        inference=await run_in_threadpool(devices.available),
+        inference=await run_in_threadpool(house.inventory.look),
     )
 
 

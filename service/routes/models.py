@@ -1,13 +1,18 @@
-"""Models: listed, looked at, deleted."""
+"""Models: listed, looked at, changed, deleted."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Response
 from starlette.concurrency import run_in_threadpool
 
+from inference.choices import as_asked, as_measured
+from service import examples
 from service.house import House, TheDatabase, TheHouse
 from service.paging import Cursor, Limit, next_cursor, position
-from service.schemas import ModelView, Page
+from service.placing import Choice
+from service.schemas import ModelChanges, ModelView, Page
 from service.views import model_view
 from store import models
 from store.checkpoints import forget_checkpoints
@@ -27,6 +32,43 @@ def list_models(database: TheDatabase, limit: Limit = 50, cursor: Cursor = None)
 def get_model(reference: str, database: TheDatabase) -> ModelView:
     with database.read() as session:
         row = models.find_model(session, reference)
+        return model_view(row, models.aliases_of(session, [row.id])[row.id])
+
+
+@router.patch("/{reference}", summary="Give a model another name, or say where it is served")
+async def change_model(
+    reference: str,
+    changes: Annotated[ModelChanges, Body(openapi_examples={"a runtime": {"value": examples.MODEL_CHANGES}})],
+    house: TheHouse,
+) -> ModelView:
+    """`runtime` and `device` are tried out before they are stored, held against the golden answers, and measured.
+
+    They count at once for new requests. `auto` is what was measured to be the fastest. What is not named stays.
+    """
+    model_id = await run_in_threadpool(_find_id, house, reference)
+    wishes = changes.model_dump(include={"runtime", "device"}, exclude_none=True)
+    async with house.placing.turn:
+        choice = await run_in_threadpool(house.placing.choose, model_id, wishes) if wishes else None
+        view = await run_in_threadpool(_change, house, model_id, changes, choice)
+    if changes.name is not None:
+        house.predictor.forget_references()
+    if wishes:
+        await house.predictor.reload(model_id)
+    return view
+
+
+def _find_id(house: House, reference: str) -> str:
+    with house.database.read() as session:
+        return models.find_model(session, reference).id
+
+
+def _change(house: House, model_id: str, changes: ModelChanges, choice: Choice | None) -> ModelView:
+    with house.database.write() as session:
+        row = models.change_model(session, model_id, name=changes.name)
+        if choice is not None and choice.best is None:
+            row.latency = as_measured(row.latency)
+        elif choice is not None and choice.best is not None:
+            row.latency = as_asked(row.latency, choice.asked, *choice.best)
         return model_view(row, models.aliases_of(session, [row.id])[row.id])
 
 

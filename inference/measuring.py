@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from formats.files import DamagedFiles
 from inference.devices import CPU
@@ -24,7 +25,7 @@ LEAST_GAIN = 1.05
 
 @dataclass(frozen=True)
 class Measurement:
-    """The fastest way to serve one image, what every way took, by its label, and why others were skipped."""
+    """The fastest way to serve a model, what every way took, by its label, and why others were skipped."""
 
     runtime: str
     device: str
@@ -38,7 +39,8 @@ class Measurement:
     @property
     def on_cpu(self) -> str:
         """The runtime that is the fastest on the CPU."""
-        return min(self._cpu, key=lambda name: self.runtimes[name].batch_1_p50)
+        costs = _costs({name: self.runtimes[name] for name in self._cpu})
+        return min(costs, key=costs.__getitem__)
 
     @property
     def _cpu(self) -> list[str]:
@@ -94,10 +96,23 @@ def measure_at(
 
 
 def fastest(measured: Mapping[Placement, Latency]) -> Placement:
-    """The fastest for one image; the CPU unless something else is faster by more than chance."""
-    return min(
-        measured, key=lambda placement: measured[placement].batch_1_p50 * (1 if placement.on_cpu else LEAST_GAIN)
-    )
+    """The fastest for one image and for eight, both counting as much; for one, where eight were too slow to try.
+
+    The CPU unless something else is faster by more than chance.
+    """
+    costs = _costs(measured)
+    return min(measured, key=lambda placement: costs[placement] * (1 if placement.on_cpu else LEAST_GAIN))
+
+
+Key = TypeVar("Key")
+
+
+def _costs(measured: Mapping[Key, Latency]) -> dict[Key, float]:
+    """Milliseconds by which ways to serve a model are compared: the geometric mean over the sizes of a batch."""
+    eights = [latency.batch_8_p50 for latency in measured.values()]
+    if None in eights:
+        return {key: latency.batch_1_p50 for key, latency in measured.items()}
+    return {key: sqrt(latency.batch_1_p50 * (latency.batch_8_p50 or 0)) for key, latency in measured.items()}
 
 
 def _on_cpu(

@@ -7,7 +7,9 @@ import pytest
 
 from formats.files import DamagedFiles
 from inference.devices import available
-from inference.measuring import measure
+from inference.latency import Latency
+from inference.measuring import fastest, measure
+from inference.placements import Placement
 from inference.runtimes import RUNTIMES, CannotRun, physical_cores
 
 
@@ -17,8 +19,30 @@ def test_the_fastest_runtime_is_chosen(publish):
     assert set(found["runtimes"]) == set(RUNTIMES)
     assert found["skipped"] == {}
     assert found["device"] == "cpu"
-    assert found["batch_1_p50"] == min(entry["batch_1_p50"] for entry in found["runtimes"].values())
+    costs = {name: entry["batch_1_p50"] * entry["batch_8_p50"] for name, entry in found["runtimes"].items()}
+    assert found["runtime"] == min(costs, key=costs.__getitem__)
     assert found["runtimes"][found["runtime"]]["batch_8_p50"] == found["batch_8_p50"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "better"),
+    [
+        ((1.0, 4.0), (2.0, 5.0), 0),
+        ((1.0, 40.0), (2.0, 5.0), 1),  # a little slower for one image, far quicker for eight
+        ((1.0, None), (0.9, 1.0), 1),  # where one was too slow to try, one image decides
+        ((0.8, None), (0.9, 1.0), 0),
+    ],
+)
+def test_one_image_and_eight_count_as_much(one, other, better):
+    ways = [Placement("onnxruntime"), Placement("openvino")]
+    measured = dict(zip(ways, (Latency(*one), Latency(*other)), strict=True))
+    assert fastest(measured) == ways[better]
+
+
+def test_another_device_has_to_be_faster_by_more_than_chance():
+    cpu, gpu = Placement("openvino"), Placement("openvino", "gpu", "f16")
+    assert fastest({cpu: Latency(1.0, 4.0), gpu: Latency(0.97, 3.9)}) == cpu
+    assert fastest({cpu: Latency(1.0, 4.0), gpu: Latency(0.5, 2.0)}) == gpu
 
 
 def test_a_model_that_no_runtime_agrees_with_says_why(publish, pixels):

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: demo up test check format bench-pruning bench-training clean
+.PHONY: demo up test check format bench-pruning bench-serving bench-training clean
 
 demo: $(INSTALLED)  ## train, prune and serve a small network on real digits
 	@$(BIN)/pruneyard demo
@@ -36,6 +36,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 bench-pruning: $(INSTALLED)  ## pruning, int8 and both against a dense network; FOLDER has train/ and test/
 	$(BIN)/python -m benchmarks.pruning "$(FOLDER)" --home var/bench-pruning --peers --json pruning.json
+
+bench-serving: $(INSTALLED)  ## predictions beside FastAPI, LitServe, MLServer and BentoML; needs wrk
+	$(BIN)/python -m benchmarks.serving --json serving.json
 
 bench-training: $(INSTALLED)  ## our training loop against the plain one, for every family of networks
 	$(BIN)/python -m benchmarks.training --compiled --json training.json

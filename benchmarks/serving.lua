@@ -1,4 +1,5 @@
--- Sends the requests of a folder in turn: N.body with the path and headers of `request`, a line each.
+-- Sends the requests of a folder in turn: N.body with the path and headers of `request`, a line each; the path is line
+-- N + 1 of `paths` if there is one.
 -- At the end it prints what happened as one line of JSON; latencies are in milliseconds.
 local requests, number = {}, 0
 
@@ -11,10 +12,12 @@ function init(arguments)
     local name, value = lines[position]:match("^([^:]+): (.*)$")
     headers[name] = value
   end
+  local paths = {}
+  for line in io.lines(folder .. "/paths") do paths[#paths + 1] = line end
   for position = 0, math.huge do
     local file = io.open(folder .. "/" .. position .. ".body", "rb")
     if not file then break end
-    requests[#requests + 1] = wrk.format("POST", lines[1], headers, file:read("*a"))
+    requests[#requests + 1] = wrk.format("POST", paths[position + 1] or lines[1], headers, file:read("*a"))
     file:close()
   end
 end

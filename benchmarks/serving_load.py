@@ -25,16 +25,18 @@ MEBIBYTE = 1024 * 1024
 
 @dataclass(frozen=True)
 class Requests:
-    """The same request with several bodies."""
+    """The same request with several bodies; `paths`, one for each body, if they do not go to one place."""
 
     path: str
     bodies: Sequence[bytes]
     headers: Mapping[str, str] = field(default_factory=dict)
+    paths: Sequence[str] = ()
 
     def write(self, folder: Path) -> None:
         """As `serving.lua` reads them."""
         lines = [self.path, *(f"{name}: {value}" for name, value in self.headers.items())]
         (folder / "request").write_text("\n".join(lines))
+        (folder / "paths").write_text("\n".join(self.paths))
         for number, body in enumerate(self.bodies):
             (folder / f"{number}.body").write_bytes(body)
 
@@ -48,6 +50,7 @@ class Load:
     p95: float
     p99: float
     answered: int
+    warmed: int
     refused: int
     broken: int
     server_ms: float
@@ -69,6 +72,7 @@ def loaded(url: str, requests: Requests, server: psutil.Process, *, connections:
         requests_per_second=good / found["seconds"],
         **{name: found[name] for name in ("p50", "p95", "p99")},
         answered=good,
+        warmed=int(warm["requests"] - warm["refused"]),
         refused=int(found["refused"]),
         broken=int(found["broken"]),
         server_ms=1000 * spent / max(good, 1),

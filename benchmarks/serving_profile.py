@@ -27,6 +27,7 @@ def profile(bench: Bench, folder: Path) -> str:
     network, told = bench.networks[0], []
     requests = SERVERS[OURS].ask(bench.asked.bodies[0], pictures(network.image_size), network)
     with bench.running(SERVERS[OURS], network) as (url, process):
+        loaded(url, requests, process, connections=1, seconds=1)  # the model is there before anybody looks
         for connections in sorted({1, max(bench.asked.connections)}):
             loading = threading.Thread(
                 target=loaded,
@@ -43,7 +44,7 @@ def profile(bench: Bench, folder: Path) -> str:
 
 
 def summary(folded: str) -> str:
-    """Shares of samples in which a function is on the stack, and in which it is the one that runs."""
+    """Shares of the samples of threads that did not wait: a function is on the stack, or is the one that runs."""
     inside, itself, total = Counter[str](), Counter[str](), 0
     for line in folded.splitlines():
         stack, _, text = line.rpartition(" ")
@@ -65,5 +66,7 @@ def _py_spy(environment: Path) -> str:
     spy = own / "bin" / "py-spy"
     if not spy.exists():
         subprocess.run([sys.executable, "-m", "venv", str(own)], check=True)
-        subprocess.run([str(own / "bin" / "python"), "-m", "pip", "install", "--quiet", "py-spy"], check=True)
+        subprocess.run(
+            [str(own / "bin" / "python"), "-m", "pip", "install", "--quiet", "py-spy"], check=True, capture_output=True
+        )
     return str(spy)

@@ -12,8 +12,8 @@ the odd ones. Told are medians over turns, with the least and the most. Beside t
 of the runtime alone, 32 at a time (the better runtime, from pixels to logits), and requests per second of a route that
 does nothing. wrk runs on the same cores: what it takes of them for each answer is told, and so is the server's share.
 
-Environments of the peers, networks and logs stay in var/bench-serving. With everything it takes about two hours; with
-`--quick`, MobileNetV2 at 32 x 32 and PNG only, about five minutes.
+Environments of the peers, networks and logs stay in var/bench-serving; to make them takes some minutes. With everything
+it takes two to three hours; with `--quick`, MobileNetV2 at 32 x 32 and PNG only, about fifteen minutes.
 """
 
 from __future__ import annotations
@@ -160,12 +160,15 @@ class Bench:
         self, name: str, server: Server, network: Asked, turn: int, expected: dict[str, list[Answer]]
     ) -> list[Row]:
         """One server, from its start to its end."""
-        rows = []
+        rows: list[Row] = []
+        kinds = [kind for kind in self.asked.bodies if name == OURS or kind != TRITON]
+        if not kinds:
+            return rows
         images = pictures(network.image_size)
         with self.running(server, network) as (url, process):
-            for kind in self.asked.bodies:
+            for kind in kinds:
                 if kind == TRITON:
-                    requests = ask_triton(self.asked.environment, url, network, images) if name == OURS else None
+                    requests = ask_triton(self.asked.environment, url, network, images)
                 else:
                     requests = server.ask(kind, images, network)
                 if requests is None:

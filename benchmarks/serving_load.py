@@ -67,6 +67,7 @@ def loaded(url: str, requests: Requests, server: psutil.Process, *, connections:
         before, own = processor_seconds(server), _children_seconds()
         found = _wrk(url, folder, connections, duration)
         spent, generated = processor_seconds(server) - before, _children_seconds() - own
+    assert found["requests"], f"not one answer in {duration:.0f} s over {connections} connections"
     good = int(found["requests"] - found["refused"])
     return Load(
         requests_per_second=good / found["seconds"],

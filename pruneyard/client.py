@@ -173,15 +173,16 @@ class Client:
         *,
         latency_budget_ms: float | None = None,
         min_accuracy: float | None = None,
+        top_k: int = 5,
         **asked: Any,
     ) -> FamilyPredictions:
         """Classify by the model of a family (`fam_...`) that fits best; `chosen` of the answer says which.
 
         The most accurate whose one image takes at most `latency_budget_ms`; with `min_accuracy` (0 to 1, on validation
         images) alone the fastest that reaches it. ApiError with status 422 when none fits: `problem["nearest"]`.
-        `asked` is as for `predict`.
+        `threshold` and `coverage` are as for `predict`.
         """
-        wishes = {"latency_budget_ms": latency_budget_ms, "min_accuracy": min_accuracy}
+        wishes = {"latency_budget_ms": latency_budget_ms, "min_accuracy": min_accuracy, "top_k": top_k}
         return cast(FamilyPredictions, self._ask(_path("families", family, "predict"), images, **wishes, **asked))
 
     def _ask(self, path: str, images: Image | Sequence[Image], **asked: float | None) -> Any:

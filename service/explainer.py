@@ -26,7 +26,8 @@ from store.database import Database
 
 Method = Literal["auto", "cam", "occlusion"]
 
-RUNNERS = 2
+# One at a time: each takes the cores that predictions take.
+RUNNERS = 1
 # An explanation takes up to some seconds: whoever comes after so many is asked to come again.
 MOST_WAITING = 32
 RETRY_SECONDS = 5.0

@@ -29,6 +29,7 @@ class Classifier:
         look = manifest.preprocessing
         self.shape = (look.image_size, look.image_size, look.channels)
         self.classes = manifest.classes
+        self.temperature = manifest.temperature
         self.transform = transforms.Compose(
             [
                 transforms.Resize((look.image_size, look.image_size)),
@@ -49,7 +50,8 @@ class Classifier:
     def top(self, images: torch.Tensor) -> list[list[dict[str, Any]]]:
         """The most probable classes of each image of a batch (N, C, H, W)."""
         with torch.inference_mode():
-            probabilities, indices = torch.softmax(self.network(images), dim=1).topk(TOP)
+            logits = self.network(images) / self.temperature
+            probabilities, indices = torch.softmax(logits, dim=1).topk(TOP)
         return [
             [
                 {"label": self.classes[index], "index": index, "probability": probability}

@@ -17,6 +17,7 @@ from service.house import open_house
 from service.metrics import Metrics
 from service.observation import Observation
 from service.problems import MEDIA_TYPE, add_problem_handlers
+from service.quick import shortcuts
 from service.routes import (
     aliases,
     catalogue,
@@ -111,6 +112,7 @@ def create_app(settings: Settings, *, graphics: Device = GPU) -> FastAPI:
     add_guards(app, settings)
     for router in ROUTERS:
         app.include_router(router, dependencies=_described_key(settings))
+    app.router.routes[:0] = shortcuts(predict.router.routes)
     app.include_router(health.router)
     app.include_router(metrics.router, dependencies=_described_key(settings))
     app.state.metrics = Metrics()

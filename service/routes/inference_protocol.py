@@ -6,18 +6,15 @@ Each route of a model is there twice, with and without a version; there is one v
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
 from inference.models import LoadedModel
-from service import deadlines
 from service.house import House, TheHouse, house_of
 from service.protocol import bodies, schemas
 from service.protocol.compression import (
@@ -33,6 +30,7 @@ from service.protocol.inputs import predict_logits
 from service.protocol.metadata import model_config, model_metadata, server_metadata
 from service.protocol.outputs import VERSION, Answer, write_answer
 from service.protocol.requests import HEADER_LENGTH, InferRequest, read_request
+from service.quick import QuickRoute
 from service.routes.health import check_readiness
 from service.uploads import MAX_IMAGES
 
@@ -54,21 +52,6 @@ async def _only_version(version: Annotated[str, Path(description='There is one: 
 
 def _max_images(house: House) -> int:
     return min(MAX_IMAGES, house.settings.max_queued_images)
-
-
-class QuickRoute(APIRoute):
-    """A route whose function is given the request alone, and has as long as the request says.
-
-    To be told the rest by the framework takes as long as a small network.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        async def handle(request: Request) -> Response:
-            async with deadlines.deadline(request):
-                response: Response = await self.endpoint(request)
-                return response
-
-        return handle
 
 
 quick = APIRouter(route_class=QuickRoute)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from formats.files import DamagedFiles
@@ -19,6 +17,7 @@ from inference.models import LoadedModel
 from service import deadlines, examples
 from service.house import house_of
 from service.predictor import Predictor
+from service.quick import QuickRoute
 from service.schemas import Predictions
 from service.uploads import RAW, Base64Images, Upload, read_upload
 from store.errors import NotFound
@@ -90,21 +89,6 @@ class PredictQuery(BaseModel):
 USUAL = PredictQuery()
 
 
-class QuickRoute(APIRoute):
-    """A route whose function is given the request and its query only.
-
-    The framework works out what a function wants anew for each request, which takes as long as a small network.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        async def handle(request: Request) -> Response:
-            async with deadlines.deadline(request):
-                response: Response = await self.endpoint(request, query_of(request))
-                return response
-
-        return handle
-
-
 def query_of(request: Request) -> PredictQuery:
     """The query of a request; RequestValidationError as the framework would raise it."""
     if not request.scope["query_string"]:
@@ -124,12 +108,13 @@ router = APIRouter(prefix="/v1/models", tags=["predictions"], route_class=QuickR
     response_model=Predictions,
     openapi_extra=PREDICTION,
 )
-async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> JSONResponse:
+async def predict(request: Request, _query: Annotated[PredictQuery, Query()] = USUAL) -> JSONResponse:
     """The body: the bytes of one image file, a form with several, JSON with base64, or raw pixels.
 
     Raw pixels are uint8, `application/octet-stream`, with their shape in `X-Shape: count,height,width,channels`.
     """
-    upload, reference = await read_upload(request), request.path_params["reference"]
+    query, reference = query_of(request), request.path_params["reference"]
+    upload = await read_upload(request)
     return JSONResponse(await answer_upload(house_of(request).predictor, reference, upload, query))
 
 

@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from formats.trials import Trial, in_one_line, run_trial
 from inference.devices import Device
 from inference.kernel_cache import KernelCache
 from inference.latency import Latency, latency_of
 from inference.models import read_stored
 from inference.placements import Placement
 from inference.runtimes import RUNTIMES
-
-END_SECONDS = 5.0
-LONGEST_ANSWER = 65_536
-LONGEST_LINE = 300
 
 
 class TrialFailed(RuntimeError):
@@ -60,13 +54,14 @@ def try_out(order: Order) -> Latency:
     """
     if not order.device.may_be_there():
         raise DeviceAbsent(_absent(order.device))
-    code, answer, last_words = _run(json.dumps(asdict(order)).encode(), order.device.trial_seconds)
+    trial = _run(json.dumps(asdict(order)).encode(), order.device.trial_seconds)
+    answer = trial.answer
     if answer.get("absent") is True:
         raise DeviceAbsent(_absent(order.device))
     if "error" in answer:
-        raise TrialFailed(_cut(str(answer["error"])))
-    if code != 0:
-        raise TrialDied(_how_it_died(code, last_words))
+        raise TrialFailed(in_one_line(str(answer["error"])))
+    if trial.code != 0:
+        raise TrialDied(f"the process of its trial {trial.death}")
     one, eight = _milliseconds(answer.get("batch_1_p50")), answer.get("batch_8_p50")
     return Latency(one, None if eight is None else _milliseconds(eight))
 
@@ -82,60 +77,13 @@ def _milliseconds(value: Any) -> float:
     return float(value)
 
 
-def _run(order: bytes, timeout: float) -> tuple[int, dict[str, Any], str]:
-    """The exit code of the process, what it answered, and the last line of what it complained of."""
-    command = [sys.executable, "-m", "inference.trial"]
-    # Files, not pipes: nobody has to read them while the process runs, or to wait for one that cannot be killed.
-    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
-        asked.write(order)
-        asked.seek(0)
-        try:
-            child = subprocess.Popen(command, stdin=asked, stdout=said, stderr=complained)
-        except OSError as error:
-            raise TrialFailed(f"its trial could not be run: {error.strerror}") from error
-        try:
-            code = child.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise TrialDied(f"its trial did not end within {timeout:g} seconds") from None
-        finally:
-            _end(child)
-        return code, _object(_last_line(said)), _cut(_last_line(complained))
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.kill()
+def _run(order: bytes, timeout: float) -> Trial:
     try:
-        # A process stuck in a driver cannot be killed; it is left behind rather than waited for.
-        child.wait(END_SECONDS)
+        return run_trial([sys.executable, "-m", "inference.trial"], order, timeout=timeout)
+    except OSError as error:
+        raise TrialFailed(f"its trial could not be run: {error.strerror}") from error
     except subprocess.TimeoutExpired:
-        return
-
-
-def _object(line: str) -> dict[str, Any]:
-    """The JSON object in a line; an empty one if there is none."""
-    try:
-        answer = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return answer if isinstance(answer, dict) else {}
-
-
-def _last_line(file: IO[bytes]) -> str:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - LONGEST_ANSWER))
-    lines = file.read().decode("utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def _cut(text: str) -> str:
-    return "".join(sign for sign in text[:LONGEST_LINE] if sign.isprintable()).rstrip(".")
-
-
-def _how_it_died(code: int, last_words: str) -> str:
-    words = f": {last_words}" if last_words else ""
-    if -code in {*signal.Signals}:
-        return f"the process of its trial was killed by {signal.Signals(-code).name}{words}"
-    return f"the process of its trial ended with code {code}{words}"
+        raise TrialDied(f"its trial did not end within {timeout:g} seconds") from None
 
 
 def main() -> None:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from formats.trials import in_one_line, run_trial
 
 SCRIPT = Path(__file__).with_name("probe_step.py")
 IDENTIFY_SECONDS = 60.0
 # The first step on a graphics chip may compile kernels for a minute or more.
 TRAIN_SECONDS = 120.0
-END_SECONDS = 5.0
 TOLERANCE = 1e-3
-LONGEST_ANSWER = 65_536
-LONGEST_LINE = 200
 
 
 class ProbeFailed(Exception):
@@ -73,61 +68,13 @@ def _is_number(value: Any) -> bool:
 
 def _ask(script: Path, verb: str, device: str, *, timeout: float) -> dict[str, Any]:
     try:
-        code, answer, last_words = _run([sys.executable, "-P", str(script), verb, device], timeout)
+        trial = run_trial([sys.executable, "-P", str(script), verb, device], b"", timeout=timeout)
     except OSError as error:
         raise ProbeFailed(f"Its probe could not be run: {error.strerror}.") from error
-    if "error" in answer:
-        raise ProbeFailed(f"Its probe failed: {_cut(str(answer['error']))}.")
-    if code != 0:
-        raise ProbeFailed(_how_it_died(code, last_words))
-    return answer
-
-
-def _run(command: list[str], timeout: float) -> tuple[int, dict[str, Any], str]:
-    """The exit code of a process, what it answered, and the last line of what it complained of."""
-    # Files, not pipes: nobody has to read them while the process runs, or to wait for one that cannot be killed.
-    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=complained)
-        try:
-            code = child.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise ProbeFailed(f"Its probe did not end within {timeout:g} seconds.") from None
-        finally:
-            _end(child)
-        return code, _object(_last_line(said)), _cut(_last_line(complained))
-
-
-def _object(line: str) -> dict[str, Any]:
-    """The JSON object in a line; an empty one if there is none."""
-    try:
-        answer = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return answer if isinstance(answer, dict) else {}
-
-
-def _last_line(file: IO[bytes]) -> str:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - LONGEST_ANSWER))
-    lines = file.read().decode("utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def _cut(text: str) -> str:
-    return "".join(sign for sign in text[:LONGEST_LINE] if sign.isprintable()).rstrip(".")
-
-
-def _how_it_died(code: int, last_words: str) -> str:
-    words = f": {last_words}" if last_words else ""
-    if -code in {*signal.Signals}:
-        return f"The process of its probe was killed by {signal.Signals(-code).name}{words}."
-    return f"The process of its probe ended with code {code}{words}."
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.kill()
-    try:
-        # A process stuck in a driver cannot be killed; it is left behind rather than waited for.
-        child.wait(END_SECONDS)
     except subprocess.TimeoutExpired:
-        return
+        raise ProbeFailed(f"Its probe did not end within {timeout:g} seconds.") from None
+    if "error" in trial.answer:
+        raise ProbeFailed(f"Its probe failed: {in_one_line(str(trial.answer['error']))}.")
+    if trial.code != 0:
+        raise ProbeFailed(f"The process of its probe {trial.death}.")
+    return trial.answer

@@ -17,7 +17,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +235,16 @@ def _top(answer: Any) -> list[Answer]:
 
 
 BARE = Server("bare route", _module("benchmarks.peers.bare"), _ask_plainly, lambda _: [], ready="/")
+LITSERVE = Server(
+    "LitServe, batches of 10 ms",
+    _module("benchmarks.peers.lit"),
+    _ask_litserve,
+    _top,
+    ready="/health",
+    packages=("litserve",),
+    environment="litserve",
+    variables={"BATCH_TIMEOUT": "0.01"},
+)
 SERVERS: dict[str, Server] = {
     OURS: Server("Pruneyard", _module("service"), _ask_ours, lambda answer: answer["predictions"], ready="/readyz"),
     "eager": Server(
@@ -246,26 +256,8 @@ SERVERS: dict[str, Server] = {
         packages=("fastapi", "uvicorn[standard]"),
         environment="eager",
     ),
-    "litserve": Server(
-        "LitServe, batches of 10 ms",
-        _module("benchmarks.peers.lit"),
-        _ask_litserve,
-        _top,
-        ready="/health",
-        packages=("litserve",),
-        environment="litserve",
-        variables={"BATCH_TIMEOUT": "0.01"},
-    ),
-    "litserve-0": Server(
-        "LitServe, never waiting",
-        _module("benchmarks.peers.lit"),
-        _ask_litserve,
-        _top,
-        ready="/health",
-        packages=("litserve",),
-        environment="litserve",
-        variables={"BATCH_TIMEOUT": "0"},
-    ),
+    "litserve": LITSERVE,
+    "litserve-0": replace(LITSERVE, title="LitServe, never waiting", variables={"BATCH_TIMEOUT": "0"}),
     "mlserver": Server(
         "MLServer",
         _start_mlserver,

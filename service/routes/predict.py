@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from formats.files import DamagedFiles
 from formats.images import MEDIA_TYPES
 from inference.answers import AnswerRule, coverage_note
-from inference.batching import BatcherClosed
 from inference.models import LoadedModel
 from service import deadlines, examples
 from service.house import house_of
@@ -54,7 +53,7 @@ BODY: dict[str, Any] = {
 }
 
 # What a model ends in that is deleted while it is asked, or read.
-GONE = (NotFound, BatcherClosed, DamagedFiles)
+GONE = (NotFound, DamagedFiles)
 
 # What the framework learns from a function's arguments, and does not learn here.
 PREDICTION = {**BODY, "parameters": [REFERENCE, SHAPE, deadlines.PARAMETER]}

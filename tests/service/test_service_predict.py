@@ -148,6 +148,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[bytes], bytes], int, str]] = {
     "truncated": (lambda data: data[:70], 422, "truncated"),
     "truncated jpeg": (lambda data: png(_grey(data), kind="JPEG")[:-80], 422, "truncated"),
     "text": (lambda _: b"this is not an image", 415, "format_not_allowed"),
+    "a megabyte of json": (lambda _: b'{"images": ["' + b"A" * 1_000_000 + b'"]}', 415, "format_not_allowed"),
     "svg": (lambda _: b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "format_not_allowed"),
     "tiff": (lambda data: png(_grey(data), kind="TIFF"), 415, "format_not_allowed"),
     "pdf": (lambda data: png(_grey(data), kind="PDF"), 415, "format_not_allowed"),

@@ -10,7 +10,9 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from inference.statistics import ModelStatistics
 Image = NDArray[Any]
 Logits = NDArray[np.float32]
 Outcome = Logits | Exception
+Waiting = dict[asyncio.Future[Logits], tuple[Image, float]]
 
 SMOOTHING = 0.2
 FIRST_GUESS_SECONDS = 1.0
@@ -50,8 +53,10 @@ class BatcherClosed(RuntimeError):
 class Batcher:
     """Collects images for one model. All methods belong to the thread of one event loop.
 
-    `run` takes a stack of images to logits (N, classes) and runs in `executor` (the loop's own by default), one batch
-    at a time: up to `max_batch` images, and fewer of a network so slow that these take longer than `BATCH_SECONDS`.
+    `run` takes a stack of images to logits (N, classes) and runs in `executor` (a thread of its own by default), one
+    batch at a time: up to `max_batch` images, and fewer of a network so slow that these take longer than
+    `BATCH_SECONDS`. The executor's thread takes its next batch by itself: under load the loop has tens of requests to
+    read before it would hear that the last batch has ended. Between two batches it does what others have handed in.
     """
 
     def __init__(
@@ -66,10 +71,13 @@ class Batcher:
         self._run = run
         self._max_batch = max_batch
         self._max_queued = max_queued
-        self._executor = executor
+        self._executor = executor or ThreadPoolExecutor(1, "batch")
         self._statistics = statistics or ModelStatistics()
+        # Images go in by the loop; the executor's thread takes them out, and the loop those that nobody wants any more.
         self._queue: OrderedDict[asyncio.Future[Logits], tuple[Image, float]] = OrderedDict()
-        self._drain_task: asyncio.Task[None] | None = None
+        self._lock = Lock()
+        # Done once no batch runs and none is about to; None while there is nothing to wait for.
+        self._busy: asyncio.Future[None] | None = None
         self._closed = False
         self._seconds_per_image: float | None = None
 
@@ -88,6 +96,8 @@ class Batcher:
         """Logits (N, classes) of N images, all or none of which are queued; they may run beside others' images."""
         futures = self._admit(images)
         try:
+            if len(futures) == 1:  # to gather one takes longer than to wait for it
+                return (await futures[0])[np.newaxis]
             return np.stack(await asyncio.gather(*futures))
         finally:
             # A request that was cancelled, or of which one image failed, wants no more of its answers.
@@ -101,21 +111,21 @@ class Batcher:
         For a caller who knows that nobody else asks just now: two hand-overs between threads cost more than a small
         network takes. It keeps the loop from all else for up to `QUICK_SECONDS`.
         """
-        idle = self._drain_task is None and not self._queue and not self._closed
+        idle = self._busy is None and not self._queue and not self._closed
         known = self._seconds_per_image
         if not idle or known is None or not 0 < len(images) <= self._max_batch or known * len(images) > QUICK_SECONDS:
             return None
         started = time.perf_counter()
-        rows: Logits = self._run(np.stack(list(images)))
+        rows: Logits = self._run(_stacked(images))
         self._count(len(images), time.perf_counter() - started)
         return rows
 
     async def close(self) -> None:
         """Fails what is queued with BatcherClosed and waits for the running batch, which still answers."""
         self._closed = True
-        self._fail_queued()
-        if self._drain_task is not None:
-            await asyncio.wait([self._drain_task])
+        self._fail_queued(BatcherClosed("The model was unloaded before this image had its turn; ask again."))
+        if self._busy is not None:
+            await asyncio.wait([self._busy])
 
     def _admit(self, images: Sequence[Image] | Image) -> list[asyncio.Future[Logits]]:
         if self._closed:
@@ -127,9 +137,13 @@ class Batcher:
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Logits]] = [loop.create_future() for _ in images]
         now = time.perf_counter()
-        self._queue.update((future, (image, now)) for future, image in zip(futures, images, strict=True))
-        if self._drain_task is None:
-            self._drain_task = loop.create_task(self._drain())
+        entries = [(future, (image, now)) for future, image in zip(futures, images, strict=True)]
+        with self._lock:
+            self._queue.update(entries)
+            if self._busy is None:
+                self._busy = loop.create_future()
+                # Not at once: what else has come in at this moment goes with it.
+                loop.call_soon(self._hand_over, loop)
         return futures
 
     def _retry_after(self) -> float:
@@ -137,43 +151,59 @@ class Batcher:
             return FIRST_GUESS_SECONDS
         return self._seconds_per_image * (len(self._queue) + self._max_batch)
 
-    async def _drain(self) -> None:
-        batch: dict[asyncio.Future[Logits], tuple[Image, float]] = {}
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Has the executor run the next batch; on whichever thread ended the one before."""
         try:
-            while batch := self._take():
-                outcomes, seconds = await self._outcomes([image for image, _ in batch.values()])
-                took_up = time.perf_counter() - seconds
-                waits = [max(0.0, took_up - since) for _, since in batch.values()]
-                self._count(len(batch), seconds, waits)
-                _deliver(list(batch), outcomes)
-        finally:
-            # Reached with work left only when the loop is being shut down.
-            self._drain_task = None
-            self._fail_queued()
-            for future in batch:
-                future.cancel()
+            self._executor.submit(self._run_next, loop)
+        except RuntimeError as error:  # it takes no more work
+            with suppress(RuntimeError):  # nor does the loop
+                loop.call_soon_threadsafe(self._stop, error)
 
-    def _take(self) -> dict[asyncio.Future[Logits], tuple[Image, float]]:
-        batch: dict[asyncio.Future[Logits], tuple[Image, float]] = {}
+    def _run_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        batch = self._take()
+        outcomes, started, ended = _timed_batch(self._run, [image for image, _ in batch.values()])
+        more = bool(self._queue)
+        with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+            loop.call_soon_threadsafe(self._ended, batch, outcomes, started, ended)
+            if more:
+                self._hand_over(loop)
+            else:
+                loop.call_soon_threadsafe(self._rest, loop)
+
+    def _take(self) -> Waiting:
+        batch: Waiting = {}
         most = self._largest_batch()
-        while self._queue and len(batch) < most:
-            future, entry = self._queue.popitem(last=False)
-            if not future.done():
-                batch[future] = entry
+        with self._lock:
+            while self._queue and len(batch) < most:
+                future, entry = self._queue.popitem(last=False)
+                if not future.done():
+                    batch[future] = entry
         return batch
+
+    def _ended(self, batch: Waiting, outcomes: list[Outcome], started: float, ended: float) -> None:
+        if batch:
+            waits = [max(0.0, started - since) for _, since in batch.values()]
+            self._count(len(batch), ended - started, waits)
+            _deliver(list(batch), outcomes)
+
+    def _rest(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The executor found nothing to do: waits for the next image, unless one has come in since."""
+        if self._queue:
+            self._hand_over(loop)
+        elif self._busy is not None:
+            self._busy.set_result(None)
+            self._busy = None
+
+    def _stop(self, error: Exception) -> None:
+        self._fail_queued(error)
+        if self._busy is not None:
+            self._busy.set_result(None)
+            self._busy = None
 
     def _largest_batch(self) -> int:
         if not self._seconds_per_image:
             return self._max_batch
         return max(1, min(self._max_batch, int(BATCH_SECONDS / self._seconds_per_image)))
-
-    async def _outcomes(self, images: list[Image]) -> tuple[list[Outcome], float]:
-        """A row or an error for each image, and the seconds that they took once it was their turn."""
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._executor, _timed_batch, self._run, images)
-        except Exception as error:  # the executor takes no more work
-            return [error] * len(images), 0.0
 
     def _count(self, images: int, seconds: float, waits: Sequence[float] = ()) -> None:
         self._statistics.count_batch(images, seconds, waits)
@@ -183,23 +213,25 @@ class Batcher:
         before = seconds if self._seconds_per_image is None else self._seconds_per_image
         self._seconds_per_image = before + SMOOTHING * (seconds - before)
 
-    def _fail_queued(self) -> None:
-        while self._queue:
-            future, _ = self._queue.popitem(last=False)
+    def _fail_queued(self, error: Exception) -> None:
+        with self._lock:
+            futures = list(self._queue)
+            self._queue.clear()
+        for future in futures:
             if not future.done():
-                future.set_exception(BatcherClosed("The model was unloaded before this image had its turn; ask again."))
+                future.set_exception(error)
 
 
-def _timed_batch(run: Callable[[Image], Logits], images: list[Image]) -> tuple[list[Outcome], float]:
+def _timed_batch(run: Callable[[Image], Logits], images: list[Image]) -> tuple[list[Outcome], float, float]:
     started = time.perf_counter()
-    outcomes = _run_batch(run, images)
-    return outcomes, time.perf_counter() - started
+    outcomes = _run_batch(run, images) if images else []
+    return outcomes, started, time.perf_counter()
 
 
 def _run_batch(run: Callable[[Image], Logits], images: list[Image]) -> list[Outcome]:
     """A row or an error for each image: if the batch fails, each image is run alone, so that only the bad ones fail."""
     try:
-        rows = run(np.stack(images))
+        rows = run(_stacked(images))
         if len(rows) != len(images):
             raise RuntimeError(f"{len(images)} images gave {len(rows)} answers")
         return list(rows)
@@ -207,6 +239,19 @@ def _run_batch(run: Callable[[Image], Logits], images: list[Image]) -> list[Outc
         if len(images) == 1:
             return [error]
         return [outcome for image in images for outcome in _run_batch(run, [image])]
+
+
+def _stacked(images: Sequence[Image] | Image) -> Image:
+    """The images in one array; ValueError if they are not of one size.
+
+    numpy lets other threads run while it copies each image, and then has to wait for them; joined bytes are copied in
+    one go, unless they are so many that it takes long.
+    """
+    first = images[0]
+    if all(image.shape == first.shape and image.dtype == first.dtype and image.flags.c_contiguous for image in images):
+        joined = bytearray().join(image.data for image in images)
+        return np.frombuffer(joined, dtype=first.dtype).reshape(len(images), *first.shape)
+    return np.stack(list(images))
 
 
 def _deliver(futures: list[asyncio.Future[Logits]], outcomes: list[Outcome]) -> None:

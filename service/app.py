@@ -10,14 +10,15 @@ from typing import Any
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
+from starlette.types import ASGIApp
 
 from inference.devices import GPU, Device
-from service.guards import add_guards
+from service.guards import guarded
 from service.house import open_house
 from service.metrics import Metrics
 from service.observation import Observation
 from service.problems import MEDIA_TYPE, add_problem_handlers
-from service.quick import shortcuts
+from service.quick import QuickPaths
 from service.routes import (
     aliases,
     catalogue,
@@ -109,15 +110,18 @@ def create_app(settings: Settings, *, graphics: Device = GPU) -> FastAPI:
         openapi_tags=TAGS,
     )
     add_problem_handlers(app)
-    add_guards(app, settings)
     for router in ROUTERS:
         app.include_router(router, dependencies=_described_key(settings))
-    app.router.routes[:0] = shortcuts(predict.router.routes)
     app.include_router(health.router)
     app.include_router(metrics.router, dependencies=_described_key(settings))
     app.state.metrics = Metrics()
-    # Around all else, also what the framework puts around the guards: the handler of unexpected errors.
-    app.middleware_stack = Observation(
-        app.build_middleware_stack(), traffic=app.state.metrics.traffic, access_log=settings.access_log
-    )
+    app.middleware_stack = _guarded(app, settings)
     return app
+
+
+def _guarded(app: FastAPI, settings: Settings) -> ASGIApp:
+    """What a request goes through: it is counted, held against the guards, and answered by a quick route or the app."""
+    quick = [*predict.quick_paths(), *inference_protocol.quick_paths()]
+    answering = QuickPaths(app.build_middleware_stack(), routes=quick, handlers=app.exception_handlers)
+    traffic = app.state.metrics.traffic
+    return Observation(guarded(answering, settings), traffic=traffic, access_log=settings.access_log)

@@ -13,7 +13,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from fastapi import FastAPI, HTTPException
+from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -174,11 +174,9 @@ class HeadGuard:
             scope["route"] = read.get("route")
 
 
-def add_guards(app: FastAPI, settings: Settings) -> None:
-    """Puts the guards that these settings ask for before the app; the last one added is asked first."""
-    app.add_middleware(HeadGuard)
-    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """The app behind the guards that these settings ask for."""
+    app = BodyGuard(HeadGuard(app), max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
     if settings.api_key is None:
-        app.add_middleware(LocalGuard)
-    else:
-        app.add_middleware(KeyGuard, key=settings.api_key.get_secret_value().strip())
+        return LocalGuard(app)
+    return KeyGuard(app, key=settings.api_key.get_secret_value().strip())

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
+from starlette.routing import Route
 
 from inference.models import LoadedModel
 from service.house import House, TheHouse, house_of
@@ -30,7 +31,7 @@ from service.protocol.inputs import predict_logits
 from service.protocol.metadata import model_config, model_metadata, server_metadata
 from service.protocol.outputs import VERSION, Answer, write_answer
 from service.protocol.requests import HEADER_LENGTH, InferRequest, read_request
-from service.quick import QuickRoute
+from service.quick import QuickRoute, quick_routes
 from service.routes.health import check_readiness
 from service.uploads import MAX_IMAGES
 
@@ -39,6 +40,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": schemas.Refusal, "description": "What is wrong, and the fix."},
     "5XX": {"model": schemas.Refusal, "description": "What is wrong here."},
 }
+
+ANY_VERSION = "/v2/models/{model}"
+ONE_VERSION = ANY_VERSION + "/versions/{version}"
 
 router = APIRouter(tags=[TAG], responses=REFUSALS)
 models = APIRouter()
@@ -194,8 +198,13 @@ async def _read_optional(request: Request, house: House) -> dict[str, Any]:
     return read_object(body) if body.strip() else {}
 
 
+def quick_paths() -> list[Route]:
+    """What is answered past the framework's layers."""
+    return [*quick_routes(quick.routes, prefix=ANY_VERSION), *quick_routes(quick.routes, prefix=ONE_VERSION)]
+
+
 # `/v2/models/stats`, which is no model, is there already.
 for routes in (quick, models):
-    router.include_router(routes, prefix="/v2/models/{model}")
-    router.include_router(routes, prefix="/v2/models/{model}/versions/{version}", dependencies=[Depends(_only_version)])
+    router.include_router(routes, prefix=ANY_VERSION)
+    router.include_router(routes, prefix=ONE_VERSION, dependencies=[Depends(_only_version)])
 router.include_router(server)

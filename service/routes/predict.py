@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.routing import Route
 
 from formats.files import DamagedFiles
 from formats.images import MEDIA_TYPES
@@ -16,7 +17,7 @@ from inference.models import LoadedModel
 from service import deadlines, examples
 from service.house import house_of
 from service.predictor import Predictor
-from service.quick import QuickRoute
+from service.quick import QuickRoute, quick_routes
 from service.schemas import Predictions
 from service.uploads import RAW, Base64Images, Upload, read_upload
 from store.errors import NotFound
@@ -115,6 +116,11 @@ async def predict(request: Request, _query: Annotated[PredictQuery, Query()] = U
     query, reference = query_of(request), request.path_params["reference"]
     upload = await read_upload(request)
     return JSONResponse(await answer_upload(house_of(request).predictor, reference, upload, query))
+
+
+def quick_paths() -> list[Route]:
+    """What is answered past the framework's layers."""
+    return list(quick_routes(router.routes))
 
 
 async def answer_upload(predictor: Predictor, reference: str, upload: Upload, query: PredictQuery) -> dict[str, Any]:

@@ -94,6 +94,23 @@ def test_what_gathers_while_a_batch_runs_is_the_next_batch(network):
     assert network.batches == [[9999], [0, 1, 2, 3], [4, 5]]
 
 
+def test_the_next_batch_does_not_wait_for_the_loop(network):
+    async def scenario():
+        batcher = Batcher(network, max_batch=2)
+        first = await occupy(batcher, network)
+        others = [asyncio.create_task(batcher.predict(image(tag))) for tag in range(4)]
+        await asyncio.sleep(0)
+        network.go.set()
+        until = time.monotonic() + 10
+        while len(network.batches) < 3 and time.monotonic() < until:
+            time.sleep(0.001)  # the loop does nothing else meanwhile
+        assert network.batches == [[9999], [0, 1], [2, 3]]
+        rows = await asyncio.gather(first, *others)
+        assert [int(row[0]) for row in rows] == [9999, *range(4)]
+
+    asyncio.run(scenario())
+
+
 def test_many_images_come_back_in_order(network):
     async def scenario():
         rows = await Batcher(network, max_batch=4).predict_many(np.stack([image(tag) for tag in range(11)]))

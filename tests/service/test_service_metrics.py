@@ -80,6 +80,9 @@ def test_requests_are_counted_by_method_route_and_status(api: TestClient) -> Non
         ("GET", "/v1/jobs/job_y", "/v1/jobs/{job_id}", 404),
         ("POST", "/v1/jobs", "/v1/jobs", 422),
         ("POST", "/v1/models/x/predict", "/v1/models/{reference}/predict", 415),
+        ("GET", "/v1/models/x/predict", "/v1/models/{reference}/predict", 405),
+        ("POST", "/v2/models/x/infer", "/v2/models/{model}/infer", 404),
+        ("POST", "/v2/models/x/versions/1/infer", "/v2/models/{model}/versions/{version}/infer", 404),
         ("GET", "/healthz", "/healthz", 200),
         ("GET", "/nowhere", "other", 404),
     ]

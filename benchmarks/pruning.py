@@ -131,7 +131,10 @@ class Yard:
     def train(self, variant: str, *, epochs: int) -> str:
         """A dense network."""
         body = {"dataset": self.dataset, "architecture": NETWORKS[self.network], "seed": self.seed}
-        return self._made(variant, {"kind": "train", "recipe": "fast", "epochs": epochs, **body})
+        # Short trainings by the recipe do not crop, and retraining changes images as the parent's training did.
+        return self._made(
+            variant, {"kind": "train", "recipe": "fast", "epochs": epochs, "augmentation": "auto", **body}
+        )
 
     def make(self, variant: str, parent: str, **spec: Any) -> str:
         """A model made out of another one."""

@@ -203,6 +203,11 @@ class FineTune(Strict):
         f"counts {ALPHA:g} and the label the rest (Hinton et al., arXiv 1503.02531).",
     )
     epochs: Epochs = Field(default=5, description="Passes over the training split of the parent's job.")
+    augmentation: Augmentations | None = Field(
+        default=None,
+        description="Of training images; as the parent's training changed them when null, which may be too little "
+        "where this training is much longer.",
+    )
     batch_size: BatchSize = Field(default=64, description="Images per batch.")
     optimizer: Optimizer = Field(default="adam", validate_default=True, description="A name, or a name with options.")
     schedule: Schedule = Field(default="cosine", validate_default=True, description="Of the learning rate.")

@@ -28,10 +28,11 @@ def plan_shrinking(spec: TrainSpec) -> Gradually | None:
 
 
 def plan_fine_tuning(spec: PruneSpec, fine_tune: FineTune, *, origin: TrainSpec) -> TrainingPlan:
-    """The retraining of a prune job, on images changed as the parent's were; raises the same."""
+    """The retraining of a prune job, on images changed as it says or as the parent's were; raises the same."""
     if fine_tune.rewind:
         fine_tune = fine_tune.model_copy(update={name: getattr(origin, name) for name in REWOUND})
-    return TrainingPlan(augmentation=origin.augmentation, seed=origin.seed, **_regime(fine_tune, spec.device))
+    augmentation = origin.augmentation if fine_tune.augmentation is None else fine_tune.augmentation
+    return TrainingPlan(augmentation=augmentation, seed=origin.seed, **_regime(fine_tune, spec.device))
 
 
 def plan_distilling(spec: DistillSpec) -> TrainingPlan:

@@ -77,6 +77,7 @@ class Repository:
     async def index(self, *, only_ready: bool) -> list[dict[str, str]]:
         """All models, newest first, each with its state."""
         named = await run_in_threadpool(self._names)
+        self._unloaded &= named.keys()  # what has been deleted since is remembered no longer
         entries = [self._entry(model_id, name) for model_id, name in named.items()]
         return [entry for entry in entries if entry["state"] == "READY" or not only_ready]
 

@@ -101,8 +101,10 @@ class Batcher:
             return np.stack(await asyncio.gather(*futures))
         finally:
             # A request that was cancelled, or of which one image failed, wants no more of its answers.
+            with self._lock:
+                for future in futures:
+                    self._queue.pop(future, None)
             for future in futures:
-                self._queue.pop(future, None)
                 future.cancel()
 
     def predict_now(self, images: Sequence[Image] | Image) -> Logits | None:

@@ -25,6 +25,8 @@ Image = NDArray[Any]
 Logits = NDArray[np.float32]
 Outcome = Logits | Exception
 Waiting = dict[asyncio.Future[Logits], tuple[Image, float]]
+# What came of a batch, and when it was begun and ended.
+Timed = tuple[list[Outcome], float, float]
 
 SMOOTHING = 0.2
 FIRST_GUESS_SECONDS = 1.0
@@ -163,14 +165,12 @@ class Batcher:
 
     def _run_next(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = self._take()
-        outcomes, started, ended = _timed_batch(self._run, [image for image, _ in batch.values()])
+        timed = _timed_batch(self._run, [image for image, _ in batch.values()])
         more = bool(self._queue)
         with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
-            loop.call_soon_threadsafe(self._ended, batch, outcomes, started, ended)
+            loop.call_soon_threadsafe(self._ended, batch, timed, None if more else loop)
             if more:
                 self._hand_over(loop)
-            else:
-                loop.call_soon_threadsafe(self._rest, loop)
 
     def _take(self) -> Waiting:
         batch: Waiting = {}
@@ -182,11 +182,15 @@ class Batcher:
                     batch[future] = entry
         return batch
 
-    def _ended(self, batch: Waiting, outcomes: list[Outcome], started: float, ended: float) -> None:
+    def _ended(self, batch: Waiting, timed: Timed, idle: asyncio.AbstractEventLoop | None) -> None:
+        """A batch has been run; with a loop, it was the last one for now."""
+        outcomes, started, ended = timed
         if batch:
             waits = [max(0.0, started - since) for _, since in batch.values()]
             self._count(len(batch), ended - started, waits)
             _deliver(list(batch), outcomes)
+        if idle is not None:  # before those who were answered go on: to them the batcher is at rest
+            self._rest(idle)
 
     def _rest(self, loop: asyncio.AbstractEventLoop) -> None:
         """The executor found nothing to do: waits for the next image, unless one has come in since."""
@@ -224,7 +228,7 @@ class Batcher:
                 future.set_exception(error)
 
 
-def _timed_batch(run: Callable[[Image], Logits], images: list[Image]) -> tuple[list[Outcome], float, float]:
+def _timed_batch(run: Callable[[Image], Logits], images: list[Image]) -> Timed:
     started = time.perf_counter()
     outcomes = _run_batch(run, images) if images else []
     return outcomes, started, time.perf_counter()

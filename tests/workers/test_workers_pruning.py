@@ -96,14 +96,13 @@ def test_a_model_of_fewer_channels_is_an_ordinary_model(home: tuple[Settings, Te
 def test_retraining_changes_images_as_the_parent_did_or_as_it_says(home: tuple[Settings, TestClient]) -> None:
     _, client = home
     losses = {}
-    for augmentation in (None, "none", "erase"):
+    for augmentation in (None, "erase"):
         retraining = {"epochs": 1, "augmentation": augmentation}
         job = ended(client, {**PRUNING, "sparsity": 0.5, "fine_tune": retraining})
         assert job["status"] == "succeeded", job
         (row,) = client.get(f"/v1/jobs/{job['id']}/metrics").json()["items"]
         losses[augmentation] = row["train_loss"]
-    assert losses[None] == losses["none"], "the parent saw images as they are"
-    assert losses["erase"] > losses["none"]
+    assert losses["erase"] > losses[None], "the parent saw images as they are"
 
 
 def test_a_speed_is_found_by_timing_or_the_nearest_is_told(home: tuple[Settings, TestClient]) -> None:

@@ -161,7 +161,7 @@ class Batcher:
             self._executor.submit(self._run_next, loop)
         except RuntimeError as error:  # it takes no more work
             with suppress(RuntimeError):  # nor does the loop
-                loop.call_soon_threadsafe(self._stop, error)
+                loop.call_soon_threadsafe(self._stop, error, loop)
 
     def _run_next(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = self._take()
@@ -200,11 +200,9 @@ class Batcher:
             self._busy.set_result(None)
             self._busy = None
 
-    def _stop(self, error: Exception) -> None:
+    def _stop(self, error: Exception, loop: asyncio.AbstractEventLoop) -> None:
         self._fail_queued(error)
-        if self._busy is not None:
-            self._busy.set_result(None)
-            self._busy = None
+        self._rest(loop)
 
     def _largest_batch(self) -> int:
         if not self._seconds_per_image:

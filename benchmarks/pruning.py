@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--then", type=int, default=10, help="epochs of retraining")
     parser.add_argument("--speedups", nargs="*", type=float, default=list(SPEEDUPS))
     parser.add_argument("--sparsities", nargs="*", type=float, default=list(SPARSITIES))
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="of all trainings")
     parser.add_argument("--method", default="bn-scale", help="by which channels are chosen")
     parser.add_argument("--deep", action="store_true", help="the smallest file: cut in rounds of long retraining, int8")
     parser.add_argument("--peers", action="store_true", help="other libraries too, on the same parents")
@@ -81,7 +82,7 @@ def main() -> None:
         dataset = find_dataset(http, arguments.folder)
         for name in arguments.networks:
             for seed in arguments.seeds:
-                yard = Yard(http, arguments.home, dataset, name, seed)
+                yard = Yard(http, arguments.home, dataset, name, seed, arguments.precision)
                 found = one_seed(yard, arguments)
                 rows += found
                 print(table(found), flush=True)
@@ -91,8 +92,9 @@ def main() -> None:
 
 def one_seed(yard: Yard, asked: argparse.Namespace) -> list[dict[str, Any]]:
     """Makes all models of a network and seed that are not there, and measures them."""
-    tuned = {"fine_tune": {**FINE_TUNE, "epochs": asked.then}}
-    longer = {"fine_tune": {**FINE_TUNE, "epochs": asked.then * EPOCHS_OF_FEWER_CHANNELS}}
+    fine_tune = {**FINE_TUNE, "precision": asked.precision}
+    tuned = {"fine_tune": {**fine_tune, "epochs": asked.then}}
+    longer = {"fine_tune": {**fine_tune, "epochs": asked.then * EPOCHS_OF_FEWER_CHANNELS}}
     yard.train("dense", epochs=asked.first + asked.then)
     yard.train("parent", epochs=asked.first)
     method = asked.method if yard.network not in WITHOUT_NORMALISATION else "l1-filter"
@@ -125,16 +127,21 @@ class OutOfReach(Exception):
 class Yard:
     """The models of one network and seed."""
 
-    def __init__(self, http: httpx.Client, home: Path, dataset: str, network: str, seed: int) -> None:
+    def __init__(self, http: httpx.Client, home: Path, dataset: str, network: str, seed: int, precision: str) -> None:
         self.http, self.home, self.dataset, self.network, self.seed = http, home, dataset, network, seed
+        self.precision = precision
 
     def train(self, variant: str, *, epochs: int) -> str:
         """A dense network."""
-        body = {"dataset": self.dataset, "architecture": NETWORKS[self.network], "seed": self.seed}
-        # Short trainings by the recipe do not crop, and retraining changes images as the parent's training did.
-        return self._made(
-            variant, {"kind": "train", "recipe": "fast", "epochs": epochs, "augmentation": "auto", **body}
-        )
+        body = {
+            "dataset": self.dataset,
+            "architecture": NETWORKS[self.network],
+            "seed": self.seed,
+            "precision": self.precision,
+            # Short trainings by the recipe do not crop, and retraining changes images as the parent's training did.
+            "augmentation": "auto",
+        }
+        return self._made(variant, {"kind": "train", "recipe": "fast", "epochs": epochs, **body})
 
     def make(self, variant: str, parent: str, **spec: Any) -> str:
         """A model made out of another one."""

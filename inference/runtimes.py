@@ -5,7 +5,6 @@ So a process pays only for the runtime it uses: ONNX Runtime takes 23 MB, OpenVI
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,11 +13,11 @@ from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from inference.devices import CPU, Device
 from inference.telemetry import forbid_telemetry
+from specs.cores import physical_cores
 from specs.registry import Registry
 
 Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -102,12 +101,6 @@ def blob_of(network: Network) -> bytes | None:
         return None if give is None else bytes(give())
     except Exception:  # a device may refuse; then the next load compiles
         return None
-
-
-def physical_cores() -> int:
-    """Physical cores that this process may use, at least one."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
 
 
 # The first is the default: it loads faster and keeps one copy of the weights, where OpenVINO keeps two.

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from formats.images import BadImage, count_pixels, decode_original, image_format, pixel_hash
+from specs.cores import physical_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,7 +41,7 @@ _BLOCK_PIXELS = 1 << 18
 
 def default_threads() -> int:
     """As many as there are physical cores, and at least 2: one reads while the other decodes."""
-    return max(2, psutil.cpu_count(logical=False) or 2)
+    return max(2, physical_cores())
 
 
 class PixelBudget:

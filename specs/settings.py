@@ -54,10 +54,10 @@ class Settings(BaseSettings):
     )
     max_queued_images: Annotated[int, Field(ge=1)] = Field(default=1024, description="Waiting for one model.")
     inference_threads: Annotated[int, Field(ge=0, le=256)] = Field(
-        default=0, description="Of the runtime; 0 takes the physical cores."
+        default=0, description="Of the runtime; 0 takes the physical cores that the service may use."
     )
     training_threads: Annotated[int, Field(ge=0, le=256)] = Field(
-        default=0, description="Of a training; 0 takes the physical cores."
+        default=0, description="Of a training; 0 takes the physical cores that the worker may use."
     )
     device_probe: bool = Field(
         default=True, description="Whether accelerators are tried out; if not, only the CPU trains and predicts."

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import psutil
 
+from specs.cores import physical_cores
 from specs.settings import Settings
 from store.queue import Claim
 
@@ -85,7 +86,7 @@ class Child:
 
 def job_environment(settings: Settings) -> dict[str, str]:
     """Variables of the worker that the processes of jobs go by; what the environment says of memory goes before."""
-    threads = settings.training_threads or psutil.cpu_count(logical=False) or 1
+    threads = settings.training_threads or physical_cores()
     return {
         **{name: os.environ.get(name, value) for name, value in KEEP_MEMORY.items()},
         # What torch.compile makes stays among what is ours, and torch pickles none of it.

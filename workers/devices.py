@@ -7,9 +7,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-import psutil
 from pydantic import TypeAdapter, ValidationError
 
+from specs.cores import physical_cores
 from specs.devices import ACCELERATORS, CPU, Accelerator, Finding, only_cpu, ruled_out
 from specs.settings import Settings
 
@@ -32,7 +32,7 @@ def examine_devices(settings: Settings, accelerators: Sequence[Accelerator] = AC
 
 
 def _ask_torch(settings: Settings) -> list[Finding]:
-    threads = settings.training_threads or psutil.cpu_count(logical=False) or 1
+    threads = settings.training_threads or physical_cores()
     # The threads that a training gets: the CPU is measured too.
     environment = {**os.environ, "PRUNEYARD_HOME": str(settings.home.absolute()), "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "nets.devices"]

@@ -9,14 +9,18 @@ import gc
 from importlib import import_module
 from pkgutil import resolve_name
 
-from nets import export
-from specs.jobs import lane_of
-from workers.tasks import TASKS
+# What is loaded here stays, and to look for cycles in it again and again would take a quarter of the time.
+gc.disable()
+
+from nets import export  # noqa: E402 - loads PyTorch
+from specs.jobs import lane_of  # noqa: E402
+from workers.tasks import TASKS  # noqa: E402
 
 import_module("workers.job")
 for kind in lane_of("train"):
     resolve_name(TASKS[kind])
 export.load()
-# What is here stays: a collection in a fork shall not touch, and so copy, pages that all forks share.
+# A collection in a fork shall not touch, and so copy, pages that all forks share.
 gc.collect()
 gc.freeze()
+gc.enable()

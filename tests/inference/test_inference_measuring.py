@@ -10,7 +10,7 @@ from inference.devices import available
 from inference.latency import Latency
 from inference.measuring import fastest, measure
 from inference.placements import Placement
-from inference.runtimes import RUNTIMES, CannotRun, physical_cores
+from inference.runtimes import RUNTIMES, CannotRun
 
 
 def test_the_fastest_runtime_is_chosen(publish):
@@ -62,7 +62,3 @@ def test_damaged_files_are_nobodys_latency(publish):
 
 def test_devices_are_named():
     assert all(set(device) == {"name", "full_name"} and all(device.values()) for device in available())
-
-
-def test_there_is_a_core():
-    assert physical_cores() >= 1

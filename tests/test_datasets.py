@@ -183,6 +183,14 @@ def test_a_model_keeps_the_fingerprint_of_its_data(bench: Bench, pictures: dict[
     assert manifest["dataset"]["fingerprint"] == bench.api.get("/v1/datasets/digits").json()["fingerprint"]
 
 
+def test_a_network_without_room_is_refused_before_images_are_decoded(bench: Bench, pictures: dict[str, Any]) -> None:
+    job = {"kind": "train", "dataset": "pictures", "architecture": {"name": "mlp", "hidden": [16384] * 16}}
+    made = bench.api.post("/v1/jobs", json={**job, "image_size": 500, "batch_size": 16}).raise_for_status().json()["id"]
+    wait_for(lambda: bench.api.get(f"/v1/jobs/{made}").json()["status"] == "failed", seconds=60)
+    assert bench.api.get(f"/v1/jobs/{made}").json()["reason"] == "out_of_memory"
+    assert not (bench.home / "arrays" / f"{pictures['id']}-500-3").exists()
+
+
 def test_decoded_images_are_kept_and_made_again_when_damaged(bench: Bench, trained: dict[str, Any]) -> None:
     array = bench.home / "arrays" / f"{trained['dataset']}-{trained['image_size']}-3"
     job = {"kind": "train", "dataset": "pictures", "architecture": "mlp", "epochs": 1, "batch_size": 16}
@@ -403,42 +411,22 @@ def test_upper_and_lower_case_are_two_classes(bench: Bench) -> None:
     assert any("Dog" in warning for warning in view["warnings"])
 
 
-# One of each kind. All of them, and many more, are read by tests/ingest: there each takes no process of its own.
+# For each reason, and for each that does harm in its own way. All of them, and many more, are read by tests/ingest: there
+# each takes no process of its own.
 OVER_HTTP = [
     "text",
-    "tar_xz",
     "zip_bomb",
     "tar_gz_bomb",
     "tar_zst_bomb",
     "zip_overlapping_offsets",
-    "zip_overlapping_quoted",
     "zip_million",
-    "zip_size_too_small",
-    "zip_size_too_large",
     "zip_wrong_checksum",
     "zip_encrypted",
     "zip_symlink",
     "tar_through_symlink",
-    "tar_hard_link",
-    "tar_hard_link_to_symlink",
-    "tar_char_device",
-    "tar_fifo",
-    "tar_sparse",
-    "tar_size_negative",
-    "tar_size_huge",
-    "tar_bad_checksum",
-    "half_of_zip_deflated",
-    "half_of_tar_gnu",
-    "half_of_tar_gz",
     "half_of_tar_zst",
     "zip_name_climbing",
-    "tar_name_climbing_inside",
-    "zip_name_climbing_by_backslash",
-    "zip_name_absolute",
     "tar_name_absolute",
-    "zip_name_drive",
-    "zip_name_nul",
-    "tar_name_65_kilobytes",
     "zip_name_65_kilobytes",
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,29 @@ def load_data(run: Run, dataset_id: str, *, image_size: int | None, seed: int, v
     if builtin is not None:
         size = image_size or builtin.image_size
         return load(builtin, image_size=size, seed=seed, validation_fraction=validation_fraction)
-    directory = run.artifacts.dataset(dataset_id)
+    with _files_of(run, dataset_id) as directory:
+        return _brought(run, directory, image_size, seed=seed, validation_fraction=validation_fraction)
+
+
+def look_of(run: Run, dataset_id: str, *, image_size: int | None) -> dict[str, int]:
+    """What a network must know of the data (nets.datasets.Dataset.look), before any image is read."""
+    builtin = find_builtin(dataset_id)
+    if builtin is not None:
+        size = image_size or builtin.image_size
+        return {"classes": len(builtin.classes), "channels": builtin.channels, "image_size": size}
+    with _files_of(run, dataset_id) as directory:
+        manifest = read_dataset(directory)
+    size = image_size or manifest.image_size
+    return {"classes": len(manifest.classes), "channels": manifest.channels, "image_size": size}
+
+
+@contextlib.contextmanager
+def _files_of(run: Run, dataset_id: str) -> Iterator[Path]:
+    """The folder of a data set that is there; damage is told as the job's reason."""
     with run.database.read() as session:
         datasets.get(session, dataset_id)
     try:
-        return _brought(run, directory, image_size, seed=seed, validation_fraction=validation_fraction)
+        yield run.artifacts.dataset(dataset_id)
     except DamagedFiles as error:
         # Not in its own words, which say where the files are.
         log.error("the files of a data set are damaged", dataset=dataset_id, error=str(error))

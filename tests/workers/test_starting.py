@@ -50,6 +50,15 @@ class running_job:  # noqa: N801 - reads as a statement of what is the case
         wait_for(lambda: self._client.get(f"/v1/jobs/{self.id}").json()["status"] == "cancelled", seconds=60)
 
 
+def done_afresh(client: TestClient, worker: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """What a job's process was, which the worker must have started itself and which must succeed."""
+    job = client.post("/v1/jobs", json=QUICK).json()["id"]
+    process: dict[str, Any] = wait_for(lambda: jobs_of(worker), seconds=60)[0].as_dict(["ppid", "environ"])
+    assert process["ppid"] == worker.pid
+    wait_for(lambda: client.get(f"/v1/jobs/{job}").json()["status"] == "succeeded", seconds=60)
+    return process
+
+
 def test_jobs_are_forks_of_one_process_until_it_rests(shared: tuple[Settings, TestClient]) -> None:
     settings, client = shared
     with running_worker(settings, PRUNEYARD_KEEP_LOADED_SECONDS="2") as worker:
@@ -84,11 +93,8 @@ def test_a_job_whose_server_dies_is_done_all_the_same(shared: tuple[Settings, Te
 def test_it_starts_afresh_where_nothing_is_to_stay_loaded(shared: tuple[Settings, TestClient]) -> None:
     settings, client = shared
     with running_worker(settings, PRUNEYARD_KEEP_LOADED_SECONDS="0") as worker:
-        with running_job(client, worker) as process:
-            assert process.ppid() == worker.pid
-            assert "glibc.malloc.mmap_max=0" in process.environ()["GLIBC_TUNABLES"]
-        job = ended(client, QUICK)
-    assert job["status"] == "succeeded"
+        process = done_afresh(client, worker)
+        assert "glibc.malloc.mmap_max=0" in process["environ"]["GLIBC_TUNABLES"]
 
 
 def test_it_starts_afresh_where_it_cannot_be_forked(shared: tuple[Settings, TestClient], tmp_path: Path) -> None:
@@ -97,10 +103,7 @@ def test_it_starts_afresh_where_it_cannot_be_forked(shared: tuple[Settings, Test
     deep = tmp_path / ("deep" * 30)
     deep.mkdir()
     with running_worker(settings, TMPDIR=str(deep)) as worker:
-        with running_job(client, worker) as process:
-            assert process.ppid() == worker.pid
-        job = ended(client, QUICK)
-    assert job["status"] == "succeeded"
+        done_afresh(client, worker)
 
 
 def test_what_is_loaded_ahead_has_no_threads_and_asks_for_no_device(settings: Settings) -> None:

@@ -12,7 +12,7 @@ from nets.memory import check_fits
 from nets.publishing import Publication
 from specs.jobs import TrainSpec
 from store.ids import new_id
-from workers.data import load_data
+from workers.data import load_data, look_of
 from workers.plans import plan_shrinking, plan_training
 from workers.publishing import publish
 from workers.run import Run
@@ -26,6 +26,9 @@ def train(run: Run, spec: TrainSpec) -> None:
     """The task of a train job. What this machine may lack is asked for first, before any data are read."""
     run.enter("loading")
     plan = plan_training(spec)
+    look = look_of(run, spec.dataset, image_size=spec.image_size)
+    free = psutil.virtual_memory().available
+    check_fits(spec.architecture, **look, available=free, averaged=spec.ema is not None)
     weights = _find_weights(run, spec)
     data = load_data(
         run,
@@ -34,8 +37,6 @@ def train(run: Run, spec: TrainSpec) -> None:
         seed=spec.seed,
         validation_fraction=spec.validation_fraction,
     )
-    free = psutil.virtual_memory().available
-    check_fits(spec.architecture, **data.look, available=free, averaged=spec.ema is not None)
     network = architectures.build(spec.architecture, **data.look, seed=spec.seed)
     if weights is not None:
         weights.load_into(network)

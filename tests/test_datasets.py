@@ -411,8 +411,8 @@ def test_upper_and_lower_case_are_two_classes(bench: Bench) -> None:
     assert any("Dog" in warning for warning in view["warnings"])
 
 
-# For each reason, and for each that does harm in its own way. All of them, and many more, are read by tests/ingest: there
-# each takes no process of its own.
+# For each reason, and for each way to do harm. All of them, and many more, are read by tests/ingest: there each takes
+# no process of its own.
 OVER_HTTP = [
     "text",
     "zip_bomb",

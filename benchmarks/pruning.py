@@ -7,7 +7,8 @@ HOME, over HTTP. What has been made stays there: broken off and started again, i
 
 For each network and seed: `dense` trains for `first + then` epochs by the recipe `fast`. `parent` trains for `first`,
 and from it come the others, each retrained for `then`, or three times as long where channels were cut, which takes
-about the same time: `trained` is the seconds of both trainings, as a share of the dense network's. Epochs are chosen by
+about the same time: `trained` is the seconds of both trainings, as a share of the dense network's. (With `--weights-of dense` the
+dense network itself loses weights and is retrained on top: `trained` tells.) Epochs are chosen by
 the validation images; what is told is of the test images. Latency is measured here, both models in turn, each in its
 fastest runtime, from pixels to logits of one image; bytes are all that is stored.
 """
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--then", type=int, default=10, help="epochs of retraining")
     parser.add_argument("--speedups", nargs="*", type=float, default=list(SPEEDUPS))
     parser.add_argument("--sparsities", nargs="*", type=float, default=list(SPARSITIES))
+    parser.add_argument("--weights-of", default="parent", choices=["parent", "dense"], help="which loses weights")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="of all trainings")
     parser.add_argument("--method", default="bn-scale", help="by which channels are chosen")
     parser.add_argument("--deep", action="store_true", help="the smallest file: cut in rounds of long retraining, int8")
@@ -108,8 +110,9 @@ def one_seed(yard: Yard, asked: argparse.Namespace) -> list[dict[str, Any]]:
         smaller += [fast, yard.make(f"x{speedup:g} int8", fast, **INT8)]
     smaller.append(yard.make("int8", "dense", **INT8))
     for sparsity in asked.sparsities:
-        smaller.append(yard.make(f"{sparsity:g}", "parent", kind="prune", sparsity=sparsity, **tuned))
-    if THEN_INT8 in asked.sparsities:
+        variant = f"{sparsity:g}" if asked.weights_of == "parent" else f"{asked.weights_of} {sparsity:g}"
+        smaller.append(yard.make(variant, asked.weights_of, kind="prune", sparsity=sparsity, **tuned))
+    if THEN_INT8 in asked.sparsities and asked.weights_of == "parent":
         smaller.append(yard.make(f"{THEN_INT8:g} int8", f"{THEN_INT8:g}", **INT8))
     if asked.deep:
         deep = yard.make("deep", "parent", kind="prune", **DEEP, **longer)

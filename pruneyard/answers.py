@@ -39,6 +39,8 @@ class Job(_JobCore, total=False):
     message: str | None
     attempt: int
     queue_position: int | None
+    cancel_requested: bool
+    pause_requested: bool
     progress: Progress | None
     spec: dict[str, Any]
     result: dict[str, Any] | None

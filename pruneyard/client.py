@@ -89,7 +89,28 @@ class Client:
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job; once more does no harm."""
-        return cast(Job, self._connection.request("POST", _path("jobs", job_id, "cancel"), repeat=True))
+        return self._ask_of_job(job_id, "cancel")
+
+    def pause(self, job_id: str) -> Job:
+        """Set a job aside: a running one writes a checkpoint and leaves its worker to others."""
+        return self._ask_of_job(job_id, "pause")
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on from its checkpoint."""
+        return self._ask_of_job(job_id, "resume")
+
+    def retry(self, job_id: str) -> Job:
+        """Try a job that failed or was cancelled again, from its checkpoints as long as they are kept."""
+        return self._ask_of_job(job_id, "retry")
+
+    def clone(self, job_id: str, idempotency_key: str | None = None, **changes: Any) -> Job:
+        """Ask for a job's spec once more, with these fields instead of its own."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4()), "Content-Type": "application/json"}
+        path, content = _path("jobs", job_id, "clone"), _json(changes, "job")
+        return cast(Job, self._connection.request("POST", path, repeat=True, headers=headers, content=content))
+
+    def _ask_of_job(self, job_id: str, what: str) -> Job:
+        return cast(Job, self._connection.request("POST", _path("jobs", job_id, what), repeat=True))
 
     def metrics(self, job_id: str) -> list[EpochMetrics]:
         """What each finished epoch of a job measured."""

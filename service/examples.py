@@ -70,6 +70,13 @@ JOBS: dict[str, Any] = {
     "filters": {"summary": "Cut channels until it is twice as fast, and retrain", "value": PRUNE_FILTERS},
 }
 
+CHANGES: dict[str, Any] = {
+    "same": {"summary": "The same job once more", "value": {}},
+    "seed": {"summary": "The same with another seed and name", "value": {"seed": 1, "name": "another seed"}},
+    "lr": {"summary": "Another learning rate for the same optimizer", "value": {"optimizer": {"lr": 0.003}}},
+    "optimizer": {"summary": "Another optimizer", "value": {"optimizer": {"name": "sgd", "lr": 0.05}}},
+}
+
 DATASETS: dict[str, Any] = {
     "upload": {"summary": "An archive, uploaded afterwards", "value": {"name": "cats and dogs"}},
     "tolerant": {

@@ -62,7 +62,8 @@ class JobView(Schema):
     message: str | None = Field(description="Why it ended or waits, in a sentence.")
     attempt: int
     queue_position: int | None = Field(description="How many jobs run before it; null unless queued.")
-    cancel_requested: bool
+    cancel_requested: bool = Field(description="A running job is to end; its worker sees to it.")
+    pause_requested: bool = Field(description="A running job is to be set aside; its worker sees to it.")
     progress: Progress | None
     spec: dict[str, Any]
     result: dict[str, Any] | None

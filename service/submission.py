@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from service.datasets import KnownDataset, UnknownDataset, find_known
 from service.problems import BadField
 from specs.architectures import ARCHITECTURES
+from specs.changes import with_changes
 from specs.jobs import (
+    JOB_SPEC,
     LEAST_CALIBRATION,
     DistillSpec,
     FineTune,
+    IngestSpec,
     JobSpec,
     PruneSpec,
     QuantizeSpec,
     QuoteSpec,
     TrainSpec,
+    parse_job,
 )
 from specs.options import Options
 from specs.training import LossOptions
 from store import models, queue
 from store.checkpoints import kept_epochs
 from store.database import Session
-from store.errors import NotFound
+from store.errors import Conflict, NotFound
 from store.tables import Job, Model
 
 Batched = TypeVar("Batched", TrainSpec, DistillSpec, FineTune)
@@ -45,6 +54,32 @@ def submit(session: Session, spec: JobSpec, *, key: str | None, dry_run: bool = 
     if key is not None:
         queue.remember_key(session, key, request, job)
     return job
+
+
+def retry(session: Session, job_id: str) -> Job:
+    """Puts a job that failed or was cancelled back into the queue, if what it names is still there."""
+    job = queue.find_job(session, job_id)
+    spec = parse_job(job.spec)
+    if job.status in {"failed", "cancelled"} and not isinstance(spec, IngestSpec):
+        _fit(session, spec.job if isinstance(spec, QuoteSpec) else spec)
+    return queue.retry(session, job_id)
+
+
+def clone(session: Session, job_id: str, changes: Mapping[str, Any], *, key: str | None) -> Job:
+    """A new job with the spec of another one but for these fields; or the one that this key made before."""
+    job = queue.find_job(session, job_id)
+    if job.kind in {"ingest", "quote"}:
+        raise Conflict("Only jobs that make a model can be cloned.")
+    if changes.get("kind", job.kind) != job.kind:
+        hint = f"Leave it out: it is {job.kind}. Another kind of job is asked for by POST /v1/jobs."
+        raise BadField("kind", message="A clone is of the same kind.", hint=hint)
+    body = with_changes(json.loads(job.spec), changes)
+    try:
+        spec = JOB_SPEC.validate_json(json.dumps(body))
+    except ValidationError as error:
+        found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
+        raise RequestValidationError(found, body=body) from None
+    return submit(session, spec, key=key)
 
 
 def _fit(session: Session, spec: JobSpec) -> tuple[JobSpec, str]:

@@ -35,6 +35,7 @@ JOB_FIELDS = (
     "message",
     "attempt",
     "cancel_requested",
+    "pause_requested",
     "progress",
     "result",
     "created_at",

@@ -23,6 +23,7 @@ from store.tables import JOB_STATUSES, Dataset, IdempotencyKey, Job, now
 
 MAX_CRASHES = 3
 ENDED = ("succeeded", "failed", "cancelled")
+ENDINGS = {"succeeded": "succeeded", "failed": "failed", "cancelled": "been cancelled"}
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def claim(session: Session, worker: str, *, kinds: Sequence[str] | None = None) 
     if job is None:
         return None
     job.status, job.owner, job.attempt = "running", worker, job.attempt + 1
-    job.phase, job.reason, job.message, job.cancel_requested = "starting", None, None, False
+    job.phase, job.reason, job.message = "starting", None, None
     job.started_at = job.started_at or now()
     _record_state(session, job)
     return Claim(job.id, job.attempt)
@@ -179,8 +180,8 @@ def fail(session: Session, claim: Claim, *, reason: str, message: str) -> None:
 
 
 def release(session: Session, claim: Claim, *, message: str) -> None:
-    """Gives the job back to the queue, at its old place, without counting against it."""
-    _requeue(session, held(session, claim), message)
+    """Gives the job back, without counting against it: to the queue, at its old place, unless more was asked for."""
+    _give_back(session, held(session, claim), message)
 
 
 def crashed(session: Session, claim: Claim, *, message: str) -> None:
@@ -188,28 +189,61 @@ def crashed(session: Session, claim: Claim, *, message: str) -> None:
     _crashed(session, held(session, claim), message)
 
 
+def pause(session: Session, job_id: str) -> Job:
+    """Sets a job aside: at once if it waits, by its worker if it runs. Asking twice changes nothing."""
+    job = _locked(session, job_id)
+    if job.status == "queued":
+        _set_aside(session, job)
+    elif job.status == "running":
+        job.pause_requested = True
+    elif job.status != "paused":
+        raise Conflict(f"The job has already {ENDINGS[job.status]}; it can no longer be paused.")
+    return job
+
+
+def resume(session: Session, job_id: str) -> Job:
+    """Puts a paused job back at its old place in the queue; one that is not paused goes on, whatever was asked."""
+    job = _locked(session, job_id)
+    if job.status in ENDED:
+        raise Conflict(f"The job has already {ENDINGS[job.status]}; there is nothing to resume.")
+    job.pause_requested = False
+    if job.status == "paused":
+        _requeue(session, job, "Resumed on request.")
+    return job
+
+
+def retry(session: Session, job_id: str) -> Job:
+    """Puts a job that failed or was cancelled back at its old place in the queue; it goes on from its checkpoints.
+
+    One that has not ended stays as it is, so that asking twice changes nothing.
+    """
+    job = _locked(session, job_id)
+    if job.status == "succeeded":
+        raise Conflict("The job has already succeeded. A clone of it would be another job.")
+    if job.kind == "ingest":
+        raise Conflict("A data set is read once. Make it anew and send its content again.")
+    if job.status in ENDED:
+        job.crashes, job.finished_at, job.reason = 0, None, None
+        job.cancel_requested = job.pause_requested = False
+        _requeue(session, job, "Tried again on request.")
+    return job
+
+
 def cancel(session: Session, job_id: str) -> Job:
     """Asks for a job's end: at once if it waits, by its worker if it runs. Asking twice changes nothing."""
-    job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
-    if job is None:
-        raise NotFound("job")
+    job = _locked(session, job_id)
     if job.status in {"queued", "paused"}:
         _end(session, job, "cancelled", reason="user", message="Cancelled on request before it ran.")
     elif job.status == "running":
         job.cancel_requested = True
     elif job.status != "cancelled":
-        raise Conflict(f"The job has already {job.status}; it can no longer be cancelled.")
+        raise Conflict(f"The job has already {ENDINGS[job.status]}; it can no longer be cancelled.")
     return job
 
 
 def cancelled(session: Session, claim: Claim) -> None:
     """The worker has stopped the job on request."""
     _end(session, held(session, claim), "cancelled", reason="user", message="Cancelled on request.")
-
-
-def cancel_requested(session: Session, claim: Claim) -> bool:
-    """Whether the claimed job is to be cancelled; LostClaim if it is no longer ours."""
-    return held(session, claim).cancel_requested
 
 
 def requeue_lost(session: Session, dead_workers: Iterable[str]) -> list[str]:
@@ -221,15 +255,36 @@ def requeue_lost(session: Session, dead_workers: Iterable[str]) -> list[str]:
     return [job.id for job in jobs]
 
 
+def _locked(session: Session, job_id: str) -> Job:
+    job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+    if job is None:
+        raise NotFound("job")
+    return job
+
+
 def _crashed(session: Session, job: Job, message: str) -> None:
     job.crashes += 1
-    if job.cancel_requested:
-        _end(session, job, "cancelled", reason="user", message="Cancelled on request.")
-    elif job.crashes >= MAX_CRASHES:
+    if job.crashes >= MAX_CRASHES and not job.cancel_requested:
         message = f"The process of this job died {job.crashes} times. Last: {message}"
         _end(session, job, "failed", reason="crashed", message=message)
     else:
+        _give_back(session, job, message)
+
+
+def _give_back(session: Session, job: Job, message: str) -> None:
+    """What was asked of a running job stands, however it stopped: a worker's shutdown cancels no cancelling."""
+    if job.cancel_requested:
+        _end(session, job, "cancelled", reason="user", message="Cancelled on request.")
+    elif job.pause_requested:
+        _set_aside(session, job)
+    else:
         _requeue(session, job, message)
+
+
+def _set_aside(session: Session, job: Job) -> None:
+    message = "Paused on request; resumed it goes on from its last checkpoint, if it has one."
+    job.status, job.owner, job.phase, job.message, job.pause_requested = "paused", None, None, message, False
+    _record_state(session, job)
 
 
 def _requeue(session: Session, job: Job, message: str) -> None:
@@ -239,7 +294,7 @@ def _requeue(session: Session, job: Job, message: str) -> None:
 
 def _end(session: Session, job: Job, status: str, *, reason: str | None = None, message: str | None = None) -> None:
     job.status, job.reason, job.message = status, reason, message
-    job.owner, job.phase, job.finished_at = None, None, now()
+    job.owner, job.phase, job.pause_requested, job.finished_at = None, None, False, now()
     _record_state(session, job)
     if status != "succeeded":
         _fail_dataset(session, job)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -95,6 +96,7 @@ class Job(Table):
     priority: Mapped[int] = mapped_column(default=0)
     owner: Mapped[str | None] = mapped_column(ForeignKey("workers.incarnation", ondelete="SET NULL"), default=None)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    pause_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
     step: Mapped[int] = mapped_column(BigInteger, default=0)
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)

@@ -39,12 +39,13 @@ def main() -> int:
         # The children of this process end with it: their pipes close.
         when_gone(settings.parent_pid, lambda: os._exit(1))
     try:
-        return Consumer(settings, database, Artifacts(settings.home), stop).run()
+        Consumer(settings, database, Artifacts(settings.home), stop).run()
     except StoreError as error:
         log.error("the worker cannot go on", error=str(error))
         return 1
     finally:
         database.close()
+    return 0
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

@@ -17,6 +17,7 @@ from typing import Literal
 
 import structlog
 
+from specs.devices import Finding
 from specs.jobs import LANES, lane_of
 from specs.settings import Settings
 from store import devices, queue, workers
@@ -38,7 +39,7 @@ RETRY_SECONDS = 0.5
 
 log = structlog.get_logger()
 
-Verdict = Literal["go on", "cancel", "stop", "stalled", "abandon"]
+Verdict = Literal["go on", "cancel", "pause", "stop", "stalled", "abandon"]
 
 
 @dataclass
@@ -65,19 +66,23 @@ class Consumer:
         self._stop = stop
         self._watch = workers.Watch(database, ttl_seconds=settings.worker_ttl_seconds)
         self._examined = threading.Event()
-        self._only_cpu = False
+        self._findings: list[Finding] = []
         self._starter = Starter(keep_seconds=settings.keep_loaded_seconds)
 
-    def run(self) -> int:
-        """Works until asked to stop (0) or until others have declared this worker dead (1)."""
+    def run(self) -> None:
+        """Works until asked to stop. Taken for dead it gives up what it holds, and works on as another worker."""
         self._watch.sweep()
         self._clean_up()
-        with self._database.write() as session:
-            incarnation = workers.register(session, ALWAYS)
-        heartbeat = Heartbeat(self._database, incarnation, ttl_seconds=self._settings.worker_ttl_seconds)
-        heartbeat.start()
         sweeping = {"stop": self._stop, "interval_seconds": SWEEP_SECONDS}
         threading.Thread(target=self._watch.keep_sweeping, kwargs=sweeping, daemon=True).start()
+        incarnation: str | None = self._register()
+        while incarnation is not None and not self._live(incarnation):
+            incarnation = self._register_once_there_is_a_database()
+
+    def _live(self, incarnation: str) -> bool:
+        """Works as this worker until asked to stop; False if it was taken for dead."""
+        heartbeat = Heartbeat(self._database, incarnation, ttl_seconds=self._settings.worker_ttl_seconds)
+        heartbeat.start()
         threading.Thread(target=self._enter_devices, args=(incarnation,), daemon=True).start()
         log.info("ready", worker=incarnation)
         try:
@@ -85,10 +90,21 @@ class Consumer:
         finally:
             heartbeat.stop()
         if heartbeat.lost.is_set():
-            return 1
+            return False
         with self._database.write() as session:
             workers.sign_off(session, incarnation)
-        return 0
+        return True
+
+    def _register(self) -> str:
+        with self._database.write() as session:
+            return workers.register(session, ALWAYS)
+
+    def _register_once_there_is_a_database(self) -> str | None:
+        """What kept a worker from beating may last: a full disk, a held lock. None if it is to stop before."""
+        while not self._stop.wait(RETRY_SECONDS):
+            with contextlib.suppress(StoreError):
+                return self._register()
+        return None
 
     def _clean_up(self) -> None:
         self._artifacts.remove_leftovers()
@@ -105,17 +121,22 @@ class Consumer:
                 log.info("content that nothing reads any more removed", dataset=dataset_id)
 
     def _enter_devices(self, incarnation: str) -> None:
-        try:
-            findings = examine_devices(self._settings)
-            self._only_cpu = [finding.name for finding in findings if finding.usable] == ALWAYS
-        finally:
-            self._examined.set()
-        for finding in findings:
-            log.info("device", name=finding.name, usable=finding.usable, reason=finding.reason)
+        # In another life of this process they are the same.
+        if not self._examined.is_set():
+            try:
+                self._findings = examine_devices(self._settings)
+            finally:
+                self._examined.set()
+            for finding in self._findings:
+                log.info("device", name=finding.name, usable=finding.usable, reason=finding.reason)
         # Without an entry jobs still get their devices; only the list of them is shorter.
         with contextlib.suppress(StoreError), self._database.write() as session:
-            workers.set_devices(session, incarnation, [finding.name for finding in findings if finding.usable])
-            devices.enter_findings(session, incarnation, findings)
+            workers.set_devices(session, incarnation, self._usable)
+            devices.enter_findings(session, incarnation, self._findings)
+
+    @property
+    def _usable(self) -> list[str]:
+        return [finding.name for finding in self._findings if finding.usable]
 
     def _consume_lanes(self, incarnation: str, heartbeat: Heartbeat) -> None:
         with ThreadPoolExecutor(len(LANES), thread_name_prefix="lane") as threads:
@@ -123,8 +144,10 @@ class Consumer:
             # Short waits: on Windows a long one would keep signals waiting too.
             while not wait(lanes, timeout=IDLE_SECONDS, return_when=FIRST_COMPLETED).done:
                 self._starter.rest()
-            # A lane that cannot go on ends the worker: half of one would look like a whole one.
-            self._stop.set()
+            # A lane that cannot go on ends the worker: half of one would look like a whole one. (One that lost its
+            # job to others has ended with all other lanes.)
+            if not heartbeat.lost.is_set():
+                self._stop.set()
         for lane in lanes:
             lane.result()
 
@@ -138,7 +161,7 @@ class Consumer:
             if claim is None:
                 self._stop.wait(IDLE_SECONDS)
             else:
-                self._attend(claim, heartbeat, fork=self._only_cpu and kinds == lane_of("train"))
+                self._attend(claim, heartbeat, fork=self._usable == ALWAYS and kinds == lane_of("train"))
                 if "ingest" in kinds:
                     self._remove_uploads()
 
@@ -159,7 +182,7 @@ class Consumer:
         child = self._starter.start(claim, self._artifacts.job_log(claim.job_id), fork=fork)
         try:
             verdict = self._watch_over(child, claim, heartbeat)
-            if verdict == "stop":
+            if verdict in {"stop", "pause"}:
                 child.ask_to_stop()
                 child.wait(self._settings.shutdown_grace_seconds)
         finally:
@@ -194,6 +217,8 @@ class Consumer:
             return "go on" if job.attempt == claim.attempt else "abandon"
         if job.cancel_requested:
             return "cancel"
+        if job.pause_requested:
+            return "pause"
         return "stalled" if progress.stalls(job.step, self._settings.stall_seconds) else "go on"
 
     def _settle(self, claim: Claim, verdict: Verdict, code: int | None, heartbeat: Heartbeat) -> None:
@@ -218,7 +243,7 @@ class Consumer:
             elif verdict == "stalled":
                 message = f"The job made no step for {self._settings.stall_seconds:g} seconds and was stopped."
                 queue.fail(session, claim, reason="stalled", message=message)
-            elif verdict == "stop":
+            elif verdict in {"stop", "pause"}:
                 queue.release(session, claim, message="The worker was shut down; the job goes on from its checkpoint.")
             else:
                 queue.crashed(session, claim, message=_how_it_died(code))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +23,7 @@ NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the job is 
 Name = Annotated[str | None, typer.Option("--name", help="Of the job and its model.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training images.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per step.")]
+JobId = Annotated[str, typer.Argument(metavar="ID")]
 JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="A whole job spec; '-' reads it from standard input.")
 ]
@@ -30,10 +31,14 @@ JsonFile = Annotated[
 
 def job_commands() -> typer.Typer:
     """`jobs` and what stands below it."""
-    app = typer.Typer(help="List jobs, show one, cancel one.", invoke_without_command=True)
+    app = typer.Typer(help="List jobs, show, pause, cancel or repeat one.", invoke_without_command=True)
     app.callback()(list_jobs)
     app.command("show")(show_job)
     app.command("cancel")(cancel_job)
+    app.command("pause")(pause_job)
+    app.command("resume")(resume_job)
+    app.command("retry")(retry_job)
+    app.command("clone")(clone_job)
     return app
 
 
@@ -159,23 +164,63 @@ def list_jobs(
     out.print(table([columns[number] for number in kept], shown, whole=("id", "status", "model")))
 
 
-def show_job(job_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+def show_job(job_id: JobId) -> None:
     """Print a job as JSON."""
     with Client() as client:
         console().print_json(data=client.job(job_id))
 
 
-def cancel_job(job_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """Cancel a job."""
+def cancel_job(job_id: JobId) -> None:
+    """Cancel a job for good."""
+    _tell(lambda client: client.cancel(job_id))
+
+
+def pause_job(job_id: JobId) -> None:
+    """Set a job aside; a running one leaves its worker to others."""
+    _tell(lambda client: client.pause(job_id))
+
+
+def resume_job(job_id: JobId) -> None:
+    """Let a paused job go on from its checkpoint."""
+    _tell(lambda client: client.resume(job_id))
+
+
+def retry_job(job_id: JobId) -> None:
+    """Try a job that failed or was cancelled again, from its checkpoint."""
+    _tell(lambda client: client.retry(job_id))
+
+
+def clone_job(
+    job_id: JobId,
+    *,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the job that is to differ.")
+    ] = None,
+    spec_file: JsonFile = None,
+    no_wait: NoWait = False,
+) -> None:
+    """Ask for the same job once more, with changes."""
+    changes = {**(_read_spec(spec_file) if spec_file else {}), **_pairs(settings or ())}
+    _follow(lambda client: client.clone(job_id, **changes), wait=not no_wait)
+
+
+def _tell(ask: Callable[[Client], Job]) -> None:
     with Client() as client:
-        job = client.cancel(job_id)
-    console().print(Text(f"{job['id']}: {job['status']}"))
+        job = ask(client)
+    # A running job's worker has yet to see what is asked.
+    asked = next((word for word in ("cancel", "pause") if job.get(f"{word}_requested")), None)
+    wish = f", {asked} asked for" if asked and job["status"] == "running" else ""
+    console().print(Text(f"{job['id']}: {job['status']}{wish}"))
 
 
 def _submit(spec: dict[str, Any], *, wait: bool) -> None:
+    _follow(lambda client: client.submit(spec), wait=wait)
+
+
+def _follow(ask: Callable[[Client], Job], *, wait: bool) -> None:
     out = console()
     with Client() as client:
-        job = client.submit(spec)
+        job = ask(client)
         out.print(Text(f"{job['id']} accepted"))
         if not wait:
             return

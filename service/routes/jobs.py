@@ -1,8 +1,8 @@
-"""Jobs: made, listed, looked at, cancelled."""
+"""Jobs: made, listed, looked at, set aside, cancelled, tried again."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Header, HTTPException, Query, Response
 
@@ -10,7 +10,7 @@ from service import examples
 from service.house import TheDatabase
 from service.paging import Cursor, Limit, next_cursor, position
 from service.schemas import JobView, MetricView, Page
-from service.submission import submit
+from service.submission import clone, retry, submit
 from service.views import job_view, metric_view
 from specs.jobs import JobSpec, PruneSpec
 from store import metrics, queue
@@ -79,6 +79,42 @@ def cancel_job(job_id: str, database: TheDatabase) -> JobView:
     """A waiting job ends at once; a running one within a second. Asking twice changes nothing."""
     with database.write() as session:
         return job_view(session, queue.cancel(session, job_id))
+
+
+@router.post("/{job_id}/pause", status_code=202, summary="Set a job aside")
+def pause_job(job_id: str, database: TheDatabase) -> JobView:
+    """A running job writes a checkpoint and leaves its worker to others. Asking twice changes nothing."""
+    with database.write() as session:
+        return job_view(session, queue.pause(session, job_id))
+
+
+@router.post("/{job_id}/resume", status_code=202, summary="Let a paused job go on")
+def resume_job(job_id: str, database: TheDatabase) -> JobView:
+    """It takes its old place in the queue and goes on from its checkpoint. Asking twice changes nothing."""
+    with database.write() as session:
+        return job_view(session, queue.resume(session, job_id))
+
+
+@router.post("/{job_id}/retry", status_code=202, summary="Try a failed or cancelled job again")
+def retry_job(job_id: str, database: TheDatabase) -> JobView:
+    """The same job goes on from its checkpoints, as long as they are kept. Asking twice changes nothing."""
+    with database.write() as session:
+        return job_view(session, retry(session, job_id))
+
+
+@router.post("/{job_id}/clone", status_code=202, summary="Ask for the same job once more, with changes")
+def clone_job(
+    job_id: str,
+    database: TheDatabase,
+    response: Response,
+    changes: Annotated[dict[str, Any], Body(openapi_examples=examples.CHANGES)],
+    idempotency_key: IdempotencyKey = None,
+) -> JobView:
+    """The body holds the fields that are to differ; objects are merged, unless they name something else."""
+    with database.write() as session:
+        view = job_view(session, clone(session, job_id, changes, key=idempotency_key))
+    response.headers["Location"] = f"/v1/jobs/{view.id}"
+    return view
 
 
 @router.get("/{job_id}/metrics", summary="Metrics of each epoch")

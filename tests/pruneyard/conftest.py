@@ -156,9 +156,18 @@ def show_job(handler: Handler, _seen: Seen, job_id: str) -> None:
         handler.answer(200, service.jobs[job_id])
 
 
-def cancel(handler: Handler, _seen: Seen, job_id: str) -> None:
-    handler.service.jobs[job_id]["status"] = "cancelled"
-    handler.answer(200, handler.service.jobs[job_id])
+STATES = {"cancel": "cancelled", "pause": "paused", "resume": "queued", "retry": "queued"}
+
+
+def change(handler: Handler, _seen: Seen, job_id: str, what: str) -> None:
+    handler.service.jobs[job_id]["status"] = STATES[what]
+    handler.answer(202, handler.service.jobs[job_id])
+
+
+def clone(handler: Handler, seen: Seen, job_id: str) -> None:
+    assert job_id in handler.service.jobs
+    made = handler.service.add_job(**json.loads(seen.body), status="succeeded")
+    handler.answer(202, handler.service.jobs[made])
 
 
 def events(handler: Handler, seen: Seen, _job_id: str) -> None:
@@ -220,7 +229,8 @@ ROUTES: list[tuple[str, Any]] = [
     (r"POST /v1/jobs", submit),
     (r"GET /v1/jobs", lambda handler, seen: handler.page(list(handler.service.jobs.values()), seen)),
     (r"GET /v1/jobs/([^/]+)", show_job),
-    (r"POST /v1/jobs/([^/]+)/cancel", cancel),
+    (r"POST /v1/jobs/([^/]+)/(cancel|pause|resume|retry)", change),
+    (r"POST /v1/jobs/([^/]+)/clone", clone),
     (r"GET /v1/jobs/[^/]+/metrics", lambda handler, seen: handler.page(METRICS, seen)),
     (r"GET /v1/jobs/([^/]+)/events", events),
     (r"GET /v1/models", lambda handler, seen: handler.page(MODELS, seen)),

@@ -121,12 +121,22 @@ def test_a_refused_job_shows_pointer_and_hint_and_exits_with_1() -> None:
     )
 
 
+def test_a_job_is_asked_for_once_more_with_changes(service: FakeService) -> None:
+    service.add_job(name="first")
+    assert "job_2 accepted" in run("jobs", "clone", "job_1", "--set", "seed=3", "--set", "name=second").output
+    (seen,) = service.requests("POST", "/v1/jobs/job_1/clone")
+    assert json.loads(seen.body) == {"seed": 3, "name": "second"}
+    assert seen.headers["Idempotency-Key"]
+    assert run("jobs", "clone", "job_1", "--set", "seed").exit_code == 2
+
+
 def test_jobs_and_models_are_listed_shown_and_changed(service: FakeService) -> None:
     service.add_job(name="first", status="running", phase="training", progress={"fraction": 0.25, "eta_seconds": 5.0})
     for word in ("job_1", "first", "running (training)", "25.00 %", "0:05"):
         assert word in run("jobs").output
     assert json.loads(run("jobs", "show", "job_1").output)["name"] == "first"
-    assert run("jobs", "cancel", "job_1").output == "job_1: cancelled\n"
+    for what, status in (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled"), ("retry", "queued")):
+        assert run("jobs", what, "job_1").output == f"job_1: {status}\n"
     assert run("models", "--limit", "2").output.count("[bold]") == 2
     assert json.loads(run("models", "show", "best").output)["name"] == "best"
     assert run("models", "alias", "best", "mdl_1").output == "best -> mdl_1\n"

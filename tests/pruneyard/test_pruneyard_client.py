@@ -107,6 +107,16 @@ def test_lists_are_paged_through(client: Client, service: FakeService) -> None:
     assert len(list(client.dataset_images("digits"))) == 10
 
 
+def test_a_job_is_set_aside_tried_again_and_asked_for_once_more(client: Client, service: FakeService) -> None:
+    job = service.add_job()
+    assert client.pause(job)["status"] == "paused"
+    assert client.resume(job)["status"] == "queued"
+    assert client.cancel(job)["status"] == "cancelled"
+    assert client.retry(job)["status"] == "queued"
+    assert client.clone(job, seed=4)["id"] != job
+    assert json.loads(service.seen[-1].body) == {"seed": 4}
+
+
 def test_models_and_catalogue(client: Client, service: FakeService) -> None:
     assert client.model("my net/2")["name"] == "my net/2"
     assert client.set_alias("best", "mdl_1")["alias"] == "best"

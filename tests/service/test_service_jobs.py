@@ -110,6 +110,116 @@ def test_a_finished_job_cannot_be_cancelled(trained_api: TestClient) -> None:
     problem_of(trained_api.post(f"/v1/jobs/{job['id']}/cancel"), 409)
 
 
+def test_a_waiting_job_is_set_aside_and_goes_on(api: TestClient) -> None:
+    job = api.post("/v1/jobs", json=GOOD).json()["id"]
+    for what, status in (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled"), ("retry", "queued")):
+        for _ in range(2):
+            answer = api.post(f"/v1/jobs/{job}/{what}")
+            assert (answer.status_code, answer.json()["status"]) == (202, status)
+    states = [event["data"]["status"] for event in api.get(f"/v1/jobs/{job}/events").json()["items"]]
+    assert states == ["queued", "paused", "queued", "cancelled", "queued"]
+    for what in ("pause", "resume", "retry", "clone"):
+        problem_of(api.post(f"/v1/jobs/job_0/{what}", json={}), 404)
+
+
+def test_what_has_ended_is_told_so(trained_api: TestClient) -> None:
+    job = trained_api.get("/v1/jobs?status=succeeded").json()["items"][0]
+    for what in ("pause", "resume", "retry"):
+        assert "already" in problem_of(trained_api.post(f"/v1/jobs/{job['id']}/{what}"), 409)["detail"]
+    assert trained_api.get(f"/v1/jobs/{job['id']}").json() == job
+
+
+def test_a_job_whose_model_is_gone_is_not_tried_again(trained_api: TestClient) -> None:
+    job = trained_api.post("/v1/jobs", json={"kind": "prune", "model": "tiny pruned", "sparsity": 0.5}).json()["id"]
+    trained_api.post(f"/v1/jobs/{job}/cancel").raise_for_status()
+    trained_api.delete("/v1/models/tiny pruned").raise_for_status()
+    problem = problem_of(trained_api.post(f"/v1/jobs/{job}/retry"), 422)
+    assert problem["errors"][0]["pointer"] == "#/model"
+    assert trained_api.get(f"/v1/jobs/{job}").json()["status"] == "cancelled"
+
+
+FULL: dict[str, Any] = {
+    **GOOD,
+    "name": "one",
+    "optimizer": {"name": "adam", "lr": 0.01, "weight_decay": 0.1},
+    "architecture": {"name": "mlp", "hidden": [32, 16], "dropout": 0.2},
+    "early_stopping": {"patience": 3},
+}
+CLONES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "same": ({}, {}),
+    "one field": ({"seed": 3}, {"seed": 3}),
+    "inside": (
+        {"optimizer": {"lr": 0.5}},
+        {"optimizer": {"name": "adam", "lr": 0.5, "weight_decay": 0.1}},
+    ),
+    "another optimizer": ({"optimizer": {"name": "sgd", "lr": 1.0}}, {"optimizer": {"name": "sgd", "lr": 1.0}}),
+    "by name": ({"architecture": "resnet18"}, {"architecture": "resnet18"}),
+    "none": ({"early_stopping": None}, {"early_stopping": None}),
+    "another recipe": ({"recipe": "fast"}, {"recipe": "fast"}),
+}
+
+
+@pytest.mark.parametrize("name", CLONES)
+def test_a_clone_is_the_same_but_for_what_is_changed(api: TestClient, name: str) -> None:
+    changes, differs = CLONES[name]
+    wanted = {**FULL, **differs}
+    if name == "another recipe":
+        del wanted["optimizer"]
+    first = api.post("/v1/jobs", json=FULL).json()
+    response = api.post(f"/v1/jobs/{first['id']}/clone", json=changes)
+    assert response.status_code == 202, response.text
+    job = response.json()
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}" != f"/v1/jobs/{first['id']}"
+    assert (job["status"], job["attempt"]) == ("queued", 0)
+    assert job["spec"] == api.post("/v1/jobs", json=wanted).json()["spec"]
+    assert api.get(f"/v1/jobs/{first['id']}").json() == first
+
+
+def test_a_clone_of_a_pruning_takes_another_method(trained_api: TestClient) -> None:
+    body = {"kind": "prune", "model": "tiny", "sparsity": 0.7, "fine_tune": {"epochs": 3}}
+    job = trained_api.post("/v1/jobs", json=body).json()["id"]
+    changes = {"method": "l1-filter", "speedup": 1.5, "fine_tune": None}
+    spec = trained_api.post(f"/v1/jobs/{job}/clone", json=changes).json()["spec"]
+    assert (spec["method"], spec["speedup"], spec["fine_tune"]) == ("l1-filter", 1.5, None)
+
+
+@pytest.mark.parametrize("name", list(examples.CHANGES))
+def test_each_example_of_changes_is_accepted(api: TestClient, name: str) -> None:
+    job = api.post("/v1/jobs", json=examples.TRAIN).json()["id"]
+    assert api.post(f"/v1/jobs/{job}/clone", json=examples.CHANGES[name]["value"]).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"epochs": 0}, "#/epochs"),
+        ({"optimizer": {"lr": -1}}, "#/optimizer/lr"),
+        ({"optimizer": {"name": "adma"}}, "#/optimizer/name"),
+        ({"kind": "prune"}, "#/kind"),
+        ({"kind": None}, "#/kind"),
+        ({"colour": "red"}, "#/colour"),
+        ({"dataset": "none such"}, "#/dataset"),
+        ({"architecture": None}, "#/architecture"),
+        ({"recipe": ["fast"]}, "#/recipe"),
+        ({"name": {"name": 1}}, "#/name"),
+    ],
+)
+def test_changes_that_make_no_job_are_refused(api: TestClient, changes: dict[str, Any], pointer: str) -> None:
+    job = api.post("/v1/jobs", json=FULL).json()["id"]
+    problem = problem_of(api.post(f"/v1/jobs/{job}/clone", json=changes), 422)
+    assert problem["errors"][0]["pointer"] == pointer
+    assert problem["errors"][0]["hint"]
+    assert len(api.get("/v1/jobs").json()["items"]) == 1
+
+
+def test_a_clone_with_a_key_is_made_once(api: TestClient) -> None:
+    job = api.post("/v1/jobs", json=GOOD).json()["id"]
+    key = {"Idempotency-Key": "a"}
+    made = [api.post(f"/v1/jobs/{job}/clone", json={"seed": 1}, headers=key).json()["id"] for _ in range(2)]
+    assert len({job, *made}) == 2
+    problem_of(api.post(f"/v1/jobs/{job}/clone", json={"seed": 2}, headers=key), 422)
+
+
 def test_an_idempotency_key_makes_one_job(api: TestClient) -> None:
     first = api.post("/v1/jobs", json=GOOD, headers={"Idempotency-Key": "a"}).json()
     again = api.post("/v1/jobs", json=GOOD, headers={"Idempotency-Key": "a"}).json()

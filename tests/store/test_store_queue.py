@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from store import metrics, models, queue, workers
 from store.database import Database, Session
 from store.errors import Conflict, LostClaim, NotFound
+from store.events import list_events
 from store.queue import Claim
 from store.tables import Job
 
@@ -190,6 +192,140 @@ def test_a_cancelled_job_whose_worker_dies_is_cancelled_not_run_again(database: 
     with database.write() as session:
         queue.crashed(session, taken, message="killed")
     assert job_of(database, job_id).status == "cancelled"
+
+
+WISHES = {"cancel": (queue.cancel, "cancelled"), "pause": (queue.pause, "paused")}
+STOPS: dict[str, Callable[[Session, Claim], None]] = {
+    "shut down": lambda session, claim: queue.release(session, claim, message="shut down"),
+    "killed": lambda session, claim: queue.crashed(session, claim, message="killed"),
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("wish", WISHES)
+def test_what_was_asked_of_a_running_job_is_done_however_it_stops(
+    database: Database, worker: str, wish: str, stop: str
+) -> None:
+    ask, outcome = WISHES[wish]
+    job_id = enqueue(database)
+    taken = claim(database, worker)
+    with database.write() as session:
+        assert ask(session, job_id).status == "running"
+    with database.write() as session:
+        STOPS[stop](session, taken)
+    job = job_of(database, job_id)
+    assert (job.status, job.owner, job.phase, job.pause_requested) == (outcome, None, None, False)
+    with database.write() as session:
+        assert queue.claim(session, worker) is None
+
+
+def test_a_paused_job_waits_and_takes_its_old_place(database: Database, worker: str) -> None:
+    first, second = enqueue(database), enqueue(database)
+    for _ in range(2):
+        with database.write() as session:
+            assert queue.pause(session, first).status == "paused"
+    assert claim(database, worker).job_id == second
+    third = enqueue(database)
+    for _ in range(2):
+        with database.write() as session:
+            assert queue.resume(session, first).status == "queued"
+    assert [claim(database, worker).job_id for _ in range(2)] == [first, third]
+
+
+def test_a_pause_that_is_taken_back_in_time_never_was(database: Database, worker: str) -> None:
+    job_id = enqueue(database)
+    taken = claim(database, worker)
+    with database.write() as session:
+        queue.pause(session, job_id)
+    with database.write() as session:
+        assert not queue.resume(session, job_id).pause_requested
+    with database.write() as session:
+        queue.release(session, taken, message="shut down")
+    assert job_of(database, job_id).status == "queued"
+
+
+def test_a_paused_job_is_cancelled_at_once(database: Database) -> None:
+    job_id = enqueue(database)
+    with database.write() as session:
+        queue.pause(session, job_id)
+    with database.write() as session:
+        assert queue.cancel(session, job_id).status == "cancelled"
+
+
+@pytest.mark.parametrize("wish", [*WISHES, "resume"])
+def test_a_job_that_ends_first_has_ended(database: Database, worker: str, wish: str) -> None:
+    job_id = enqueue(database)
+    taken = claim(database, worker)
+    ask = WISHES[wish][0] if wish in WISHES else queue.resume
+    with database.write() as session:
+        ask(session, job_id)
+    with database.write() as session:
+        queue.succeed(session, taken, {})
+    job = job_of(database, job_id)
+    assert (job.status, job.pause_requested) == ("succeeded", False)
+    with pytest.raises(Conflict), database.write() as session:
+        ask(session, job_id)
+
+
+def test_a_retried_job_has_all_its_tries_again(database: Database, worker: str) -> None:
+    job_id = enqueue(database)
+    for _ in range(queue.MAX_CRASHES):
+        taken = claim(database, worker)
+        with database.write() as session:
+            queue.crashed(session, taken, message="killed")
+    assert job_of(database, job_id).status == "failed"
+    for _ in range(2):
+        with database.write() as session:
+            job = queue.retry(session, job_id)
+            assert (job.status, job.reason, job.finished_at, job.crashes) == ("queued", None, None, 0)
+    assert claim(database, worker).attempt == queue.MAX_CRASHES + 1
+    with database.write() as session:
+        assert queue.retry(session, job_id).status == "running"
+    with pytest.raises(LostClaim), database.write() as session:
+        queue.succeed(session, taken, {})
+
+
+def test_what_has_succeeded_or_was_read_is_not_tried_again(database: Database, worker: str) -> None:
+    job_id = enqueue(database)
+    with database.write() as session:
+        queue.succeed(session, claim_in(session, worker), {})
+    with database.write() as session:
+        reading = queue.enqueue(session, kind="ingest", name="reading", spec="{}").id
+        queue.cancel(session, reading)
+    for ended in (job_id, reading):
+        with pytest.raises(Conflict), database.write() as session:
+            queue.retry(session, ended)
+    for ask in (queue.pause, queue.resume, queue.retry):
+        with pytest.raises(NotFound), database.write() as session:
+            ask(session, "job_0")
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_an_end_and_a_wish_at_the_same_moment_make_one_end(database: Database, worker: str, wish: str) -> None:
+    ask, outcome = WISHES[wish]
+
+    def finish(claim: Claim) -> None:
+        own = Database(database.url)
+        with suppress(LostClaim), own.write() as session:
+            queue.succeed(session, claim, {})
+        with suppress(LostClaim), own.write() as session:
+            queue.release(session, claim, message="stopped")
+        own.close()
+
+    for _ in range(25):
+        job_id = enqueue(database)
+        taken = claim(database, worker)
+        thread = threading.Thread(target=finish, args=(taken,))
+        thread.start()
+        with suppress(Conflict), database.write() as session:
+            ask(session, job_id)
+        thread.join()
+        with database.read() as session:
+            states = [event.data["status"] for event in list_events(session, job_id)]
+        assert states[:2] == ["queued", "running"]
+        assert states[2:] in (["succeeded"], [outcome])
+        with database.write() as session, suppress(Conflict):
+            queue.cancel(session, job_id)
 
 
 def test_an_error_in_the_block_leaves_nothing_behind(database: Database) -> None:

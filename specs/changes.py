@@ -1,0 +1,33 @@
+"""A job's spec with changes, for a job that is like another one but for some fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from specs.jobs import PruneSpec
+from specs.recipes import RECIPES
+
+
+def with_changes(spec: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a job: this spec with these fields instead of its own; it has yet to be validated.
+
+    An object is merged field by field, unless it names something else: another optimizer has other options. Another
+    recipe fills whatever a recipe may fill anew, and another method of pruning brings its own options. Null is a value
+    as any other.
+    """
+    kept = dict(spec)
+    if changes.get("recipe", spec.get("recipe")) != spec.get("recipe"):
+        filled = {field for recipe in RECIPES.values() for field in (*recipe.settings, *recipe.longer)}
+        kept = {field: value for field, value in kept.items() if field not in filled}
+    if changes.get("method", spec.get("method")) != spec.get("method"):
+        kept = {field: value for field, value in kept.items() if field in {"kind", *PruneSpec.model_fields}}
+    return kept | {field: _merged(kept.get(field), value) for field, value in changes.items()}
+
+
+def _merged(old: Any, new: Any) -> Any:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    if new.get("name", old.get("name")) != old.get("name"):
+        return new
+    return old | {field: _merged(old.get(field), value) for field, value in new.items()}

@@ -7,9 +7,9 @@ HOME, over HTTP. What has been made stays there: broken off and started again, i
 
 For each network and seed: `dense` trains for `first + then` epochs by the recipe `fast`. `parent` trains for `first`,
 and from it come the others, each retrained for `then`, or three times as long where channels were cut, which takes
-about the same time: `trained` is the seconds of both trainings, as a share of the dense network's. (With `--weights-of dense` the
-dense network itself loses weights and is retrained on top: `trained` tells.) Epochs are chosen by
-the validation images; what is told is of the test images. Latency is measured here, both models in turn, each in its
+about the same time: `trained` is the seconds of both trainings, as a share of the dense network's. With `--weights-of
+dense` the dense network itself loses weights and is retrained on top of its training. Epochs are chosen by the
+validation images; what is told is of the test images. Latency is measured here, both models in turn, each in its
 fastest runtime, from pixels to logits of one image; bytes are all that is stored.
 """
 

@@ -19,7 +19,7 @@ from tests.conftest import ONE_THREAD, wait_for
 
 TRAINING: dict[str, Any] = {
     "dataset": "digits",
-    "architecture": {"name": "resnet18", "width": 0.25},
+    "architecture": {"name": "resnet18", "width": 0.125},
     "optimizer": {"name": "adam", "lr": 0.003},
     "schedule": "one-cycle",
     "image_size": 16,
@@ -91,7 +91,7 @@ def test_train_prune_and_predict_with_the_worker_killed_once(
             answers += [prediction["label"] for prediction in client.predict(name, images)["predictions"]]
         right = sum(given == label for given, (_, label) in zip(answers, test_digits, strict=True)) / len(test_digits)
         assert right == pytest.approx(model["metrics"]["test_accuracy"], abs=1e-9)
-        assert right > 0.95
+        assert right > 0.93
 
     again = client.wait(client.train(name="undisturbed", **TRAINING)["id"], timeout=300)
     undisturbed = client.model(again["result"]["model"])

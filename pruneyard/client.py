@@ -57,11 +57,14 @@ class Client:
         """Close the connections."""
         self._connection.close()
 
-    def submit(self, spec: Mapping[str, Any], idempotency_key: str | None = None) -> Job:
-        """Ask for a job; the same `idempotency_key` never makes a second one."""
+    def submit(self, spec: Mapping[str, Any], idempotency_key: str | None = None, *, dry_run: bool = False) -> Job:
+        """Ask for a job; the same `idempotency_key` never makes a second one.
+
+        With `dry_run` it is a job that makes no model: its result tells what the asked one would take, or cost.
+        """
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4()), "Content-Type": "application/json"}
-        content = _json(spec, "job")
-        return cast(Job, self._connection.request("POST", "/v1/jobs", repeat=True, headers=headers, content=content))
+        path, content = f"/v1/jobs{'?dry_run=true' if dry_run else ''}", _json(spec, "job")
+        return cast(Job, self._connection.request("POST", path, repeat=True, headers=headers, content=content))
 
     def train(self, **spec: Any) -> Job:
         """Ask for a training; at least `dataset` and `architecture`."""

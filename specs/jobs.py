@@ -333,8 +333,8 @@ else:
 
 STORED_SPEC: TypeAdapter[StoredSpec] = TypeAdapter(StoredSpec)
 
-# A worker runs one job of each lane at a time, so that reading a data set never waits for the end of a training.
-LANES: tuple[tuple[str, ...], ...] = (("train", "prune", "distill", "quantize", "quote"), ("ingest",))
+# A worker runs one job of each lane at a time: what a job would meet is told, and a data set read, beside a training.
+LANES: tuple[tuple[str, ...], ...] = (("train", "prune", "distill", "quantize"), ("quote",), ("ingest",))
 
 
 def lane_of(kind: str) -> tuple[str, ...]:

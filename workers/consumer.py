@@ -18,7 +18,7 @@ from typing import Literal
 import structlog
 
 from specs.devices import Finding
-from specs.jobs import LANES, lane_of
+from specs.jobs import LANES
 from specs.settings import Settings
 from store import devices, queue, workers
 from store.artifacts import Artifacts
@@ -153,7 +153,7 @@ class Consumer:
 
     def _consume(self, incarnation: str, heartbeat: Heartbeat, kinds: Sequence[str]) -> None:
         # Probes time the CPU too: with a training beside them accelerators would look faster than they are.
-        while kinds == lane_of("train") and not self._examined.wait(IDLE_SECONDS):
+        while "ingest" not in kinds and not self._examined.wait(IDLE_SECONDS):
             if self._stop.is_set() or heartbeat.lost.is_set():
                 return
         while not self._stop.is_set() and not heartbeat.lost.is_set():
@@ -161,7 +161,7 @@ class Consumer:
             if claim is None:
                 self._stop.wait(IDLE_SECONDS)
             else:
-                self._attend(claim, heartbeat, fork=self._usable == ALWAYS and kinds == lane_of("train"))
+                self._attend(claim, heartbeat, fork=self._usable == ALWAYS and "ingest" not in kinds)
                 if "ingest" in kinds:
                     self._remove_uploads()
 

@@ -17,7 +17,7 @@ from specs.jobs import lane_of  # noqa: E402
 from workers.tasks import TASKS  # noqa: E402
 
 import_module("workers.job")
-for kind in lane_of("train"):
+for kind in (*lane_of("train"), *lane_of("quote")):
     resolve_name(TASKS[kind])
 export.load()
 # A collection in a fork shall not touch, and so copy, pages that all forks share.

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pruneyard.answers import Job
 from pruneyard.client import Client
-from pruneyard.figures import console, duration, percent, table
+from pruneyard.figures import console, duration, percent, size, table
 from pruneyard.interrupts import Stopped
 from pruneyard.progress import follow
 
@@ -21,6 +21,10 @@ WIDE = 140
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the job is accepted.")]
 Name = Annotated[str | None, typer.Option("--name", help="Of the job and its model.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Train nothing; say what it would take on this machine, or what it would cost."),
+]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training images.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per step.")]
 JobId = Annotated[str, typer.Argument(metavar="ID")]
@@ -63,6 +67,7 @@ def train(  # noqa: PLR0913 - one parameter an option
     name: Name = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.")] = None,
     spec_file: JsonFile = None,
+    dry_run: DryRun = False,
     no_wait: NoWait = False,
 ) -> None:
     """Train a network; options stand above what --json says."""
@@ -79,7 +84,7 @@ def train(  # noqa: PLR0913 - one parameter an option
     for option in ("dataset", "architecture"):
         if option not in spec and spec["kind"] == "train":
             raise typer.BadParameter("say which, here or with --json.", param_hint=f"--{option}")
-    _submit(spec, wait=not no_wait)
+    _submit(spec, wait=not no_wait, dry_run=dry_run)
 
 
 def prune(
@@ -95,6 +100,7 @@ def prune(
     epochs: Annotated[int | None, typer.Option("--epochs", min=0, help="Of retraining; 0 for none.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="Which pruning method.")] = None,
     name: Name = None,
+    dry_run: DryRun = False,
     no_wait: NoWait = False,
 ) -> None:
     """Prune a model and retrain what is left; the model itself stays."""
@@ -105,7 +111,7 @@ def prune(
     spec.update({key: value for key, value in given.items() if value is not None})
     if epochs is not None:
         spec["fine_tune"] = {"epochs": epochs} if epochs else None
-    _submit(spec, wait=not no_wait)
+    _submit(spec, wait=not no_wait, dry_run=dry_run)
 
 
 def distill(
@@ -120,6 +126,7 @@ def distill(
     ] = None,
     epochs: Epochs = None,
     name: Name = None,
+    dry_run: DryRun = False,
     no_wait: NoWait = False,
 ) -> None:
     """Train a network on a model's images and on what the model thinks of them."""
@@ -127,7 +134,7 @@ def distill(
     _merge(spec, "architecture", architecture, options=_pairs(settings or ()))
     given = {"recipe": recipe, "epochs": epochs, "name": name}
     spec.update({key: value for key, value in given.items() if value is not None})
-    _submit(spec, wait=not no_wait)
+    _submit(spec, wait=not no_wait, dry_run=dry_run)
 
 
 def quantize(
@@ -213,8 +220,8 @@ def _tell(ask: Callable[[Client], Job]) -> None:
     console().print(Text(f"{job['id']}: {job['status']}{wish}"))
 
 
-def _submit(spec: dict[str, Any], *, wait: bool) -> None:
-    _follow(lambda client: client.submit(spec), wait=wait)
+def _submit(spec: dict[str, Any], *, wait: bool, dry_run: bool = False) -> None:
+    _follow(lambda client: client.submit(spec, dry_run=dry_run), wait=wait)
 
 
 def _follow(ask: Callable[[Client], Job], *, wait: bool) -> None:
@@ -229,8 +236,27 @@ def _follow(ask: Callable[[Client], Job], *, wait: bool) -> None:
         except (KeyboardInterrupt, Stopped):
             out.print(Text(f"The job goes on; `pruneyard jobs cancel {job['id']}` ends it."))
             raise
-        model = (job.get("result") or {}).get("model")
-        out.print(Text(f"model {model}" if model else json.dumps(job.get("result"))))
+        out.print(Text(_outcome(job.get("result") or {})))
+
+
+def _outcome(result: dict[str, Any]) -> str:
+    if "model" in result:
+        return f"model {result['model']}"
+    return _quote(result) if "seconds_per_epoch" in result else json.dumps(result)
+
+
+def _quote(result: dict[str, Any]) -> str:
+    """What a training would take."""
+    times = [duration(result[key]) for key in ("seconds", "seconds_low", "seconds_high")]
+    lines = [
+        f"time     {times[0]} ({times[1]} to {times[2]}) for {result['epochs']} epochs, then export and measurement",
+        f"memory   {size(result['peak_memory_bytes'])} of {size(result['available_memory_bytes'])} that are free",
+        f"disk     {size(result['disk_bytes'])} for checkpoints, of {size(result['free_disk_bytes'])} that are free",
+    ]
+    beside = result["jobs_beside"]
+    if beside:
+        lines.append(f"measured beside {beside} running {'job' if beside == 1 else 'jobs'}: alone it is faster")
+    return "\n".join([*lines, "It fits." if result["fits"] else "It does not fit: there is too little memory or disk."])
 
 
 def _row(job: Job) -> Sequence[str]:

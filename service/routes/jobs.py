@@ -12,7 +12,7 @@ from service.paging import Cursor, Limit, next_cursor, position
 from service.schemas import JobView, MetricView, Page
 from service.submission import clone, retry, submit
 from service.views import job_view, metric_view
-from specs.jobs import JobSpec, PruneSpec
+from specs.jobs import JobSpec, QuantizeSpec
 from store import metrics, queue
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -32,8 +32,9 @@ IdempotencyKey = Annotated[
 DryRun = Annotated[
     bool,
     Query(
-        description="Makes a `quote` job instead, which runs before all others: of a pruning it tells how much each "
-        "layer bears, from validation images and without training, and suggests a job."
+        description="Makes a `quote` job instead, which waits for no training: of a training it tells seconds, memory "
+        "and disk from its first steps on this machine; of a pruning how much each layer bears, from validation images "
+        "and without training, and suggests a job."
     ),
 ]
 
@@ -46,9 +47,9 @@ def create_job(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRun = False,
 ) -> JobView:
-    if dry_run and not isinstance(spec, PruneSpec):
+    if dry_run and isinstance(spec, QuantizeSpec):
         raise HTTPException(
-            501, "Quotes are given of prunings only; nothing was started. Leave out dry_run to start it."
+            501, "There are no quotes of quantizing; nothing was started. Leave out dry_run to start it."
         )
     with database.write() as session:
         view = job_view(session, submit(session, spec, key=idempotency_key, dry_run=dry_run))

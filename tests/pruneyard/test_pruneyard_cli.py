@@ -130,6 +130,25 @@ def test_a_job_is_asked_for_once_more_with_changes(service: FakeService) -> None
     assert run("jobs", "clone", "job_1", "--set", "seed").exit_code == 2
 
 
+QUOTE = {"of": "0", "epochs": 20, "measured_seconds_per_epoch": 60.0, "seconds_per_epoch": 61.0, "seconds": 1220.0}
+QUOTE |= {"seconds_low": 976.0, "seconds_high": 1525.0, "peak_memory_bytes": 812e6, "available_memory_bytes": 6.1e9}
+QUOTE |= {"disk_bytes": 134e6, "free_disk_bytes": 50e9, "fits": True, "jobs_beside": 1, "corrected_by": 0}
+
+
+def test_what_a_training_would_take_is_told_in_lines(service: FakeService) -> None:
+    service.states = [{"status": "succeeded", "kind": "quote", "result": QUOTE}]
+    output = run("train", "--dataset", "digits", "--architecture", "resnet18", "--dry-run").output
+    for words in (
+        "20:20 (16:16 to 25:25) for 20 epochs",
+        "812.0 MB of 6.1 GB",
+        "134.0 MB for checkpoints",
+        "beside 1 running job",
+        "It fits.",
+    ):
+        assert words in output
+    assert service.seen[0].query == {"dry_run": "true"}
+
+
 def test_jobs_and_models_are_listed_shown_and_changed(service: FakeService) -> None:
     service.add_job(name="first", status="running", phase="training", progress={"fraction": 0.25, "eta_seconds": 5.0})
     for word in ("job_1", "first", "running (training)", "25.00 %", "0:05"):

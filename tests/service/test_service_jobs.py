@@ -76,10 +76,20 @@ def test_whole_numbers_will_do_for_fractions(api: TestClient) -> None:
     assert job["spec"]["optimizer"]["lr"] == 1.0
 
 
-def test_a_quote_that_cannot_be_given_starts_nothing(api: TestClient) -> None:
-    problem_of(api.post("/v1/jobs?dry_run=true", json=GOOD), 501)
-    assert api.get("/v1/jobs").json()["items"] == []
-    assert api.post("/v1/jobs?dry_run=false", json=GOOD).status_code == 202
+def test_a_quote_that_cannot_be_given_starts_nothing(trained_api: TestClient) -> None:
+    before = trained_api.get("/v1/jobs").json()
+    problem_of(trained_api.post("/v1/jobs?dry_run=true", json={"kind": "quantize", "model": "tiny"}), 501)
+    assert trained_api.get("/v1/jobs").json() == before
+    assert trained_api.post("/v1/jobs?dry_run=false", json=GOOD).status_code == 202
+
+
+def test_trainings_and_distillations_are_quoted(trained_api: TestClient) -> None:
+    trained_api.post("/v1/jobs", json=GOOD).raise_for_status()
+    for body in (GOOD, {"kind": "distill", "teacher": "tiny", "architecture": "mlp"}):
+        answer = trained_api.post("/v1/jobs?dry_run=true", json=body)
+        assert answer.status_code == 202
+        assert answer.json()["kind"] == "quote"
+    assert trained_api.post("/v1/jobs?dry_run=true", json=GOOD).json()["queue_position"] == 2
 
 
 def test_lists_are_paged_newest_first(api: TestClient) -> None:
@@ -377,13 +387,13 @@ BAD_PRUNINGS = [
 ]
 
 
-def test_a_quote_goes_before_all_others(trained_api: TestClient) -> None:
+def test_a_quote_waits_for_no_training_and_no_training_for_it(trained_api: TestClient) -> None:
     first = trained_api.post("/v1/jobs", json=GOOD).json()
     body = {"kind": "prune", "model": "tiny", "sparsity": 0.5}
     headers = {"Idempotency-Key": "once"}
     quote = trained_api.post("/v1/jobs?dry_run=true", json=body, headers=headers).json()
     assert (quote["kind"], quote["name"], quote["queue_position"]) == ("quote", "tiny pruned quote", 0)
-    assert trained_api.get(f"/v1/jobs/{first['id']}").json()["queue_position"] == 1
+    assert trained_api.get(f"/v1/jobs/{first['id']}").json()["queue_position"] == 0
     assert quote["spec"]["job"]["sparsity"] == 0.5
     assert trained_api.post("/v1/jobs?dry_run=true", json=body, headers=headers).json()["id"] == quote["id"]
     problem_of(trained_api.post("/v1/jobs", json=body, headers=headers), 422)

@@ -11,9 +11,11 @@ from nets.anatomy import layers_since, shapes_of
 from nets.distillation import Teacher
 from nets.memory import check_fits
 from specs.jobs import DistillSpec
-from workers.parents import as_of_epoch, child_of, load_parent
+from store.quotes import compared
+from workers.parents import Parent, as_of_epoch, child_of, load_parent
 from workers.plans import plan_distilling
 from workers.publishing import publish
+from workers.quotes import Prepared
 from workers.reports import Stages, report
 from workers.run import Run
 from workers.scores import judge, judge_and_calibrate
@@ -23,15 +25,10 @@ def distill(run: Run, spec: DistillSpec) -> None:
     """The task of a distill job. The teacher's own split is used: what validated it does not train its student."""
     run.enter("loading")
     parent = load_parent(run, spec.teacher)
-    plan, data = plan_distilling(spec), parent.data
-    check_fits(
-        spec.architecture, **data.look, available=psutil.virtual_memory().available, averaged=spec.ema is not None
-    )
-    student = architectures.build(spec.architecture, **data.look, seed=spec.seed)
+    prepared = prepare(run, spec, parent)
+    data = prepared.data
     run.enter("training")
-    taught_by = parent.network if spec.teacher_epoch is None else as_of_epoch(run, parent, spec.teacher_epoch)
-    teacher = Teacher(taught_by, spec.temperature, spec.alpha)
-    result = training.train(student, data, plan, run, teacher=teacher)
+    result = training.train(prepared.network, data, prepared.plan, run, teacher=prepared.teacher)
     run.enter("evaluating")
     before, after = judge(parent.network, data), judge_and_calibrate(result.network, data)
     regime = spec.model_dump(include=set(type(parent.origin).model_fields) - {"kind", "name", "recipe"})
@@ -48,5 +45,18 @@ def distill(run: Run, spec: DistillSpec) -> None:
     )
     layers = layers_since(result.network, shapes_of(result.network))
     told = partial(report, Stages(before, None, after), layers, parent, threads=run.settings.inference_threads)
-    facts = {"best_epoch": result.best_epoch, "epochs_run": result.epochs_run}
+    with run.database.read() as session:
+        quoted = compared(session, run.claim, spec)
+    facts = {"best_epoch": result.best_epoch, "epochs_run": result.epochs_run, **quoted}
     publish(run, result.network, request, result=facts, report=told)
+
+
+def prepare(run: Run, spec: DistillSpec, parent: Parent) -> Prepared:
+    """The student, its data, how it is to be trained and by whom."""
+    plan, data = plan_distilling(spec), parent.data
+    check_fits(
+        spec.architecture, **data.look, available=psutil.virtual_memory().available, averaged=spec.ema is not None
+    )
+    student = architectures.build(spec.architecture, **data.look, seed=spec.seed)
+    taught_by = parent.network if spec.teacher_epoch is None else as_of_epoch(run, parent, spec.teacher_epoch)
+    return Prepared(student, data, plan, Teacher(taught_by, spec.temperature, spec.alpha))

@@ -1,4 +1,4 @@
-"""What a prune job would meet: how much each layer bears, from validation images and without training."""
+"""What a job would meet: a training its time and memory, a pruning how much each layer bears."""
 
 from __future__ import annotations
 
@@ -8,18 +8,33 @@ from typing import Any
 from nets import filters, sensitivity
 from nets.answers import answers
 from nets.pruning import prunable_weights
-from specs.jobs import PruneSpec, QuoteSpec
+from specs.jobs import DistillSpec, PruneSpec, QuoteSpec, TrainSpec
 from specs.pruning import PRUNING_METHODS, FilterOptions
 from store import queue
 from workers.parents import Parent, load_parent
+from workers.quotes import memory_available, quote_training
 from workers.run import Run
+from workers.tasks import distill, train
 
 
 def quote(run: Run, spec: QuoteSpec) -> None:
     """The task of a quote job. It makes no model; what it found is its result."""
     run.enter("loading")
-    asked = spec.job
-    assert isinstance(asked, PruneSpec)
+    asked, available = spec.job, memory_available()
+    if isinstance(asked, TrainSpec):
+        result = quote_training(run, asked, train.prepare(run, asked), available=available)
+    elif isinstance(asked, DistillSpec):
+        prepared = distill.prepare(run, asked, load_parent(run, asked.teacher))
+        result = quote_training(run, asked, prepared, available=available)
+    else:
+        assert isinstance(asked, PruneSpec)
+        result = _sensitivity(run, asked)
+    with run.database.write() as session:
+        queue.succeed(session, run.claim, result)
+
+
+def _sensitivity(run: Run, asked: PruneSpec) -> dict[str, Any]:
+    """How much each layer bears, from validation images and without training."""
     parent = load_parent(run, asked.model)
     whole = answers(parent.network, sensitivity.some(parent.data), parent.data).accuracy
     cuts = PRUNING_METHODS[asked.method].cuts
@@ -29,14 +44,12 @@ def quote(run: Run, spec: QuoteSpec) -> None:
         if cuts == "weights"
         else {"sparsity": sensitivity.bearable_share(layers, whole)}
     )
-    result = {
+    return {
         "accuracy": whole,
         "images": min(sensitivity.IMAGES, len(parent.data.validation)),
         "layers": [_row(layer) for layer in layers],
         "suggested": {"kind": "prune", "model": parent.manifest.id, "method": asked.method, **suggested},
     }
-    with run.database.write() as session:
-        queue.succeed(session, run.claim, result)
 
 
 def _row(layer: sensitivity.Layer) -> dict[str, Any]:

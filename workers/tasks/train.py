@@ -12,9 +12,11 @@ from nets.memory import check_fits
 from nets.publishing import Publication
 from specs.jobs import TrainSpec
 from store.ids import new_id
+from store.quotes import compared
 from workers.data import load_data, look_of
 from workers.plans import plan_shrinking, plan_training
 from workers.publishing import publish
+from workers.quotes import Prepared
 from workers.run import Run
 from workers.scores import judge_and_calibrate
 
@@ -24,6 +26,32 @@ if TYPE_CHECKING:
 
 def train(run: Run, spec: TrainSpec) -> None:
     """The task of a train job. What this machine may lack is asked for first, before any data are read."""
+    prepared = prepare(run, spec)
+    data = prepared.data
+    run.enter("training")
+    run.checkpoints.kept = frozenset(spec.keep_epochs)
+    result = training.train(prepared.network, data, prepared.plan, run, gradually=plan_shrinking(spec))
+    run.enter("evaluating")
+    judged = judge_and_calibrate(result.network, data)
+    request = Publication(
+        id=new_id("mdl"),
+        kind="trained",
+        architecture=spec.architecture.model_dump(mode="json"),
+        data=data,
+        dataset={"id": spec.dataset},
+        training={"train": spec.model_dump(mode="json")},
+        lineage={"job": run.claim.job_id, "parent": None, "best_epoch": result.best_epoch},
+        metrics=judged.scores(),
+        calibration=judged.calibration,
+    )
+    with run.database.read() as session:
+        quoted = compared(session, run.claim, spec)
+    facts = {"best_epoch": result.best_epoch, "epochs_run": result.epochs_run, **quoted}
+    publish(run, result.network, request, result=facts)
+
+
+def prepare(run: Run, spec: TrainSpec) -> Prepared:
+    """The network, its data and how it is to be trained."""
     run.enter("loading")
     plan = plan_training(spec)
     look = look_of(run, spec.dataset, image_size=spec.image_size)
@@ -41,23 +69,7 @@ def train(run: Run, spec: TrainSpec) -> None:
     if weights is not None:
         weights.load_into(network)
         data = weights.normalise(data)
-    run.enter("training")
-    run.checkpoints.kept = frozenset(spec.keep_epochs)
-    result = training.train(network, data, plan, run, gradually=plan_shrinking(spec))
-    run.enter("evaluating")
-    judged = judge_and_calibrate(result.network, data)
-    request = Publication(
-        id=new_id("mdl"),
-        kind="trained",
-        architecture=spec.architecture.model_dump(mode="json"),
-        data=data,
-        dataset={"id": spec.dataset},
-        training={"train": spec.model_dump(mode="json")},
-        lineage={"job": run.claim.job_id, "parent": None, "best_epoch": result.best_epoch},
-        metrics=judged.scores(),
-        calibration=judged.calibration,
-    )
-    publish(run, result.network, request, result={"best_epoch": result.best_epoch, "epochs_run": result.epochs_run})
+    return Prepared(network, data, plan)
 
 
 def _find_weights(run: Run, spec: TrainSpec) -> Weights | None:

@@ -90,10 +90,10 @@ class Artifacts:
             with room():
                 yield filling
                 for path in filling.iterdir():
-                    _synchronise(path)
-                _synchronise(filling)
+                    synchronise(path)
+                synchronise(filling)
                 filling.rename(target)
-                _synchronise(parent)
+                synchronise(parent)
         finally:
             shutil.rmtree(filling, ignore_errors=True)
 
@@ -156,7 +156,7 @@ class GraphCache:
         temporary = self._path(key).with_suffix(f".{secrets.token_hex(8)}.tmp")
         with room():
             temporary.write_bytes(data)
-            _synchronise(temporary)
+            synchronise(temporary)
             temporary.replace(self._path(key))
 
     def _path(self, key: str) -> Path:
@@ -171,7 +171,8 @@ def _checked(identifier: str) -> str:
     return identifier
 
 
-def _synchronise(path: Path) -> None:
+def synchronise(path: Path) -> None:
+    """Has the system write a file or a directory to the disk before it goes on."""
     if os.name == "nt" and path.is_dir():
         return  # Windows has no handle on directories to synchronise
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)

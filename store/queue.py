@@ -246,6 +246,12 @@ def cancelled(session: Session, claim: Claim) -> None:
     _end(session, held(session, claim), "cancelled", reason="user", message="Cancelled on request.")
 
 
+def release_all(session: Session, *, message: str) -> None:
+    """Gives back all that runs, where nobody can be running anything."""
+    for job in session.scalars(select(Job).where(Job.status == "running").with_for_update()):
+        _give_back(session, job, message)
+
+
 def requeue_lost(session: Session, dead_workers: Iterable[str]) -> list[str]:
     """Takes running jobs from dead workers, and from workers that are not known; the ids of those jobs."""
     lost = or_(Job.owner.in_(list(dead_workers)), Job.owner.is_(None))

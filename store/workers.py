@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from store.database import Database
 from store.errors import StoreError
 from store.liveness import process_runs, this_place
-from store.queue import requeue_lost
+from store.queue import release_all, requeue_lost
 from store.tables import Job, Worker, now
 
 
@@ -65,6 +65,13 @@ def set_devices(session: Session, incarnation: str, devices: Sequence[str]) -> N
 def sign_off(session: Session, incarnation: str) -> None:
     """Removes a worker that ends in good order and holds no job."""
     session.execute(delete(Worker).where(Worker.incarnation == incarnation))
+
+
+def dismiss_all(session: Session) -> None:
+    """For a copy of a database: whoever is entered in it works on the original."""
+    release_all(session, message="It ran when this copy was taken; it goes on from its checkpoint.")
+    session.flush()
+    session.execute(delete(Worker))
 
 
 class Watch:

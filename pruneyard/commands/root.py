@@ -44,6 +44,8 @@ def make_app() -> typer.Typer:
     app.command("serve")(services.serve)
     app.command("work")(services.work)
     app.command("migrate")(services.migrate_database)
+    app.command("backup")(services.back_up)
+    app.command("restore")(services.restore)
     app.command("train")(jobs.train)
     app.command("prune")(jobs.prune)
     app.command("distill")(jobs.distill)

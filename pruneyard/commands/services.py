@@ -67,9 +67,35 @@ def migrate_database(
     _run("store.migrate", Installation(home=home, host=host, port=port, database_url=database_url))
 
 
-def _run(module: str, installation: Installation) -> None:
+def back_up(
+    folder: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    *,
+    home: Home = HOME,
+    host: Host = HOST,
+    port: Port = PORT,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Copy database, models, data sets and checkpoints, while the service runs or not."""
+    installation = Installation(home=home, host=host, port=port, database_url=database_url)
+    _run("store.backup", installation, "make", str(folder.absolute()))
+
+
+def restore(
+    folder: Annotated[Path, typer.Argument(help="What `backup` has made.")],
+    *,
+    home: Home = HOME,
+    host: Host = HOST,
+    port: Port = PORT,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Put a backup back into a data folder that has no installation."""
+    installation = Installation(home=home, host=host, port=port, database_url=database_url)
+    _run("store.backup", installation, "restore", str(folder.absolute()))
+
+
+def _run(module: str, installation: Installation, *arguments: str) -> None:
     with Children() as children:
-        code = children.run(module, module_command(module), env=installation.settings)
+        code = children.run(module, [*module_command(module), *arguments], env=installation.settings)
     if code:
         raise typer.Exit(code if code > 0 else 1)
 

@@ -18,6 +18,8 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from specs.settings import Settings
+from store.backup import back_up, restore
+from store.database import Database
 from tests.conftest import LOOPBACK, TINY_TRAINING, jobs_of, new_home, running_worker, wait_for
 
 LONG: dict[str, Any] = {**TINY_TRAINING, "name": "long", "epochs": 10_000}
@@ -139,6 +141,27 @@ def test_a_paused_job_leaves_its_worker_to_others_and_goes_on_as_if_nothing_had_
     undisturbed = wait_until(served.api, again, "succeeded", "failed")
     models = [served.api.get(f"/v1/models/{end['result']['model']}").json() for end in (job, undisturbed)]
     assert models[0]["weights_sha256"] == models[1]["weights_sha256"]
+
+
+def test_a_copy_taken_beside_a_training_goes_on_elsewhere(served: Served, tmp_path: Path) -> None:
+    job_id = submit(served.api, {**TINY_TRAINING, "epochs": 60, "seed": 12})
+    wait_for_epoch(served.api, job_id, 3)
+    database = Database.of(served.settings)
+    back_up(served.settings, database, tmp_path / "copy")
+    database.close()
+    ended = wait_until(served.api, job_id, "succeeded", "failed")
+    there = Settings(home=tmp_path / "elsewhere")
+    restore(there, tmp_path / "copy")
+    with running_worker(there), TestClient(create_app(there), base_url=LOOPBACK) as api:
+        job = wait_until(api, job_id, "succeeded", "failed")
+        assert (job["status"], job["attempt"]) == ("succeeded", 2), job
+        rows = api.get(f"/v1/jobs/{job_id}/metrics").json()["items"]
+        assert [row["epoch"] for row in rows] == list(range(1, 61))
+        found, wanted = (
+            each.get(f"/v1/models/{end['result']['model']}").json()["weights_sha256"]
+            for each, end in ((api, job), (served.api, ended))
+        )
+        assert found == wanted
 
 
 @POSIX

@@ -115,6 +115,10 @@ class Client:
     def _ask_of_job(self, job_id: str, what: str) -> Job:
         return cast(Job, self._connection.request("POST", _path("jobs", job_id, what), repeat=True))
 
+    def bundle(self, job_id: str) -> bytes:
+        """A zip of all that is known of a job: spec, curves, events, versions, the end of its log."""
+        return checked(self._connection.send("GET", _path("jobs", job_id, "bundle"), repeat=True)).content
+
     def metrics(self, job_id: str) -> list[EpochMetrics]:
         """What each finished epoch of a job measured."""
         return list(self._connection.items(_path("jobs", job_id, "metrics")))

@@ -43,6 +43,7 @@ def job_commands() -> typer.Typer:
     app.command("resume")(resume_job)
     app.command("retry")(retry_job)
     app.command("clone")(clone_job)
+    app.command("bundle")(save_bundle)
     return app
 
 
@@ -209,6 +210,21 @@ def clone_job(
     """Ask for the same job once more, with changes."""
     changes = {**(_read_spec(spec_file) if spec_file else {}), **_pairs(settings or ())}
     _follow(lambda client: client.clone(job_id, **changes), wait=not no_wait)
+
+
+def save_bundle(
+    job_id: JobId,
+    file: Annotated[Path | None, typer.Option("--out", help="A file; by default the id with .zip, here.")] = None,
+) -> None:
+    """Save all that is known of a job as a zip, to see why it failed or to send it along."""
+    target = file or Path(f"{job_id}.zip")
+    with Client() as client:
+        content = client.bundle(job_id)
+    try:
+        target.write_bytes(content)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write {target}: {error.strerror}.", param_hint="--out") from error
+    console().print(Text(f"{target}: {size(len(content))}"))
 
 
 def _tell(ask: Callable[[Client], Job]) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Header, HTTPException, Query, Response
 
 from service import examples
-from service.house import TheDatabase
+from service.bundles import bundle
+from service.house import TheDatabase, TheHouse
 from service.paging import Cursor, Limit, next_cursor, position
 from service.schemas import JobView, MetricView, Page
 from service.submission import clone, retry, submit
@@ -116,6 +117,19 @@ def clone_job(
         view = job_view(session, clone(session, job_id, changes, key=idempotency_key))
     response.headers["Location"] = f"/v1/jobs/{view.id}"
     return view
+
+
+@router.get(
+    "/{job_id}/bundle",
+    summary="All that is known of a job, in one zip",
+    response_class=Response,
+    responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
+)
+def get_bundle(job_id: str, house: TheHouse) -> Response:
+    """Spec with seeds, curves, events, checkpoints, versions and the end of its log, to see why it failed."""
+    content = bundle(house.database, house.artifacts, job_id)
+    headers = {"Content-Disposition": f'attachment; filename="{job_id}.zip"'}
+    return Response(content, media_type="application/zip", headers=headers)
 
 
 @router.get("/{job_id}/metrics", summary="Metrics of each epoch")

@@ -231,6 +231,7 @@ ROUTES: list[tuple[str, Any]] = [
     (r"GET /v1/jobs/([^/]+)", show_job),
     (r"POST /v1/jobs/([^/]+)/(cancel|pause|resume|retry)", change),
     (r"POST /v1/jobs/([^/]+)/clone", clone),
+    (r"GET /v1/jobs/[^/]+/bundle", lambda handler, _seen: handler.answer(200, {"a": "zip"})),
     (r"GET /v1/jobs/[^/]+/metrics", lambda handler, seen: handler.page(METRICS, seen)),
     (r"GET /v1/jobs/([^/]+)/events", events),
     (r"GET /v1/models", lambda handler, seen: handler.page(MODELS, seen)),

@@ -149,6 +149,13 @@ def test_what_a_training_would_take_is_told_in_lines(service: FakeService) -> No
     assert service.seen[0].query == {"dry_run": "true"}
 
 
+def test_all_that_is_known_of_a_job_is_saved(service: FakeService, tmp_path: Path) -> None:
+    job = service.add_job()
+    assert run("jobs", "bundle", job, "--out", str(tmp_path / "job.zip")).exit_code == 0
+    assert json.loads((tmp_path / "job.zip").read_bytes()) == {"a": "zip"}
+    assert run("jobs", "bundle", job, "--out", str(tmp_path / "none" / "job.zip")).exit_code == 2
+
+
 def test_jobs_and_models_are_listed_shown_and_changed(service: FakeService) -> None:
     service.add_job(name="first", status="running", phase="training", progress={"fraction": 0.25, "eta_seconds": 5.0})
     for word in ("job_1", "first", "running (training)", "25.00 %", "0:05"):

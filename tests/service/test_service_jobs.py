@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from enum import Enum
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from fastapi.testclient import TestClient
@@ -228,6 +230,29 @@ def test_a_clone_with_a_key_is_made_once(api: TestClient) -> None:
     made = [api.post(f"/v1/jobs/{job}/clone", json={"seed": 1}, headers=key).json()["id"] for _ in range(2)]
     assert len({job, *made}) == 2
     problem_of(api.post(f"/v1/jobs/{job}/clone", json={"seed": 2}, headers=key), 422)
+
+
+def test_all_that_is_known_of_a_job_comes_in_one_zip(trained_api: TestClient) -> None:
+    job = trained_api.get("/v1/jobs?status=succeeded").json()["items"][-1]
+    answer = trained_api.get(f"/v1/jobs/{job['id']}/bundle")
+    assert answer.headers["content-type"] == "application/zip"
+    assert f'filename="{job["id"]}.zip"' in answer.headers["content-disposition"]
+    archive = ZipFile(io.BytesIO(answer.content))
+    found = {name: archive.read(name) for name in archive.namelist()}
+    assert b"succeeded" in found["README.txt"]
+    assert json.loads(found["spec.json"]) == job["spec"]
+    assert json.loads(found["job.json"])["id"] == job["id"]
+    assert len(found["metrics.csv"].splitlines()) == 1 + job["spec"]["epochs"]
+    assert [event["data"]["status"] for event in json.loads(found["events.json"]) if event["type"] == "state"] == [
+        "queued",
+        "running",
+        "succeeded",
+    ]
+    assert json.loads(found["environment.json"])["packages"]["torch"]
+    assert "log.txt" in found
+    waiting = trained_api.post("/v1/jobs", json=GOOD).json()["id"]
+    assert ZipFile(io.BytesIO(trained_api.get(f"/v1/jobs/{waiting}/bundle").content)).read("log.txt") == b""
+    problem_of(trained_api.get("/v1/jobs/job_0/bundle"), 404)
 
 
 def test_an_idempotency_key_makes_one_job(api: TestClient) -> None:

@@ -17,6 +17,7 @@ from formats.logs import configure_logs
 from service.app import create_app
 from specs.settings import BadSettings, Settings, load_settings
 from store.database import warn_of_old_sqlite
+from store.disks import warn_of_shared_disk
 from store.errors import StoreError
 from store.liveness import when_gone
 from store.migrate import open_current
@@ -76,6 +77,7 @@ def main() -> int:
         database = open_current(settings)
         if database.is_sqlite:
             warn_of_old_sqlite()
+            warn_of_shared_disk(settings.home)
         database.close()
     except (BadSettings, StoreError) as error:
         sys.stderr.write(f"The service cannot start:\n{error}\n")

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: demo up test check format bench-pruning bench-serving bench-training clean
+.PHONY: demo up test chaos check format bench-pruning bench-serving bench-training clean
 
 demo: $(INSTALLED)  ## train, prune and serve a small network on real digits
 	@$(BIN)/pruneyard demo
@@ -14,6 +14,9 @@ up: $(INSTALLED)  ## API and one worker until Ctrl-C
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+chaos: $(INSTALLED)  ## 40 jobs and 200 random kills; an hour or so
+	CHAOS_JOBS=40 CHAOS_KILLS=200 CHAOS_WORKERS=2 $(BIN)/python -m pytest -q -s tests/chaos
 
 check: $(INSTALLED)  ## format, lint, types, imports, sizes
 	$(BIN)/ruff format --check .

@@ -59,13 +59,18 @@ ONE_THREAD = {"PRUNEYARD_TRAINING_THREADS": "1", "PRUNEYARD_INFERENCE_THREADS": 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files whose tests wait for real workers come first: at the end no core should wait for one of them."""
     here = Path(__file__).parent
-    items.sort(key=lambda item: item.path.parent not in {here, here / "workers"})
+    items.sort(key=lambda item: item.path.parent not in {here, here / "chaos", here / "workers"})
+
+
+# What libraries make as they are loaded stays: to look for garbage in it again and again costs seconds.
+gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """What all libraries made as they were loaded stays: to look for garbage in it again and again costs seconds."""
+    """From here on there is garbage."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

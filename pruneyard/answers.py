@@ -38,6 +38,7 @@ class Job(_JobCore, total=False):
     reason: str | None
     message: str | None
     attempt: int
+    priority: int
     queue_position: int | None
     cancel_requested: bool
     pause_requested: bool

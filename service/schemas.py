@@ -61,6 +61,7 @@ class JobView(Schema):
     reason: str | None = Field(description="Why it ended, in one word.")
     message: str | None = Field(description="Why it ended or waits, in a sentence.")
     attempt: int
+    priority: int = Field(description="Waiting jobs of a higher one go first.")
     queue_position: int | None = Field(description="How many jobs run before it; null unless queued.")
     cancel_requested: bool = Field(description="A running job is to end; its worker sees to it.")
     pause_requested: bool = Field(description="A running job is to be set aside; its worker sees to it.")

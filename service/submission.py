@@ -37,7 +37,7 @@ from store.tables import Job, Model
 Batched = TypeVar("Batched", TrainSpec, DistillSpec, FineTune)
 
 
-def submit(session: Session, spec: JobSpec, *, key: str | None, dry_run: bool = False) -> Job:
+def submit(session: Session, spec: JobSpec, *, key: str | None, dry_run: bool = False, priority: int = 0) -> Job:
     """Writes a new job, or finds the one that this idempotency key made for the same spec before.
 
     With `dry_run` it is one that tells what the asked one would meet, ahead of all others.
@@ -48,9 +48,10 @@ def submit(session: Session, spec: JobSpec, *, key: str | None, dry_run: bool = 
     fitted, name = _fit(session, spec)
     if dry_run:
         quote = QuoteSpec(job=fitted)
-        job = queue.enqueue(session, kind="quote", name=f"{name[:94]} quote", spec=quote.model_dump_json(), priority=1)
+        name, text = f"{name[:94]} quote", quote.model_dump_json()
+        job = queue.enqueue(session, kind="quote", name=name, spec=text, priority=priority)
     else:
-        job = queue.enqueue(session, kind=spec.kind, name=name, spec=fitted.model_dump_json())
+        job = queue.enqueue(session, kind=spec.kind, name=name, spec=fitted.model_dump_json(), priority=priority)
     if key is not None:
         queue.remember_key(session, key, request, job)
     return job
@@ -65,7 +66,7 @@ def retry(session: Session, job_id: str) -> Job:
     return queue.retry(session, job_id)
 
 
-def clone(session: Session, job_id: str, changes: Mapping[str, Any], *, key: str | None) -> Job:
+def clone(session: Session, job_id: str, changes: Mapping[str, Any], *, key: str | None, priority: int = 0) -> Job:
     """A new job with the spec of another one but for these fields; or the one that this key made before."""
     job = queue.find_job(session, job_id)
     if job.kind in {"ingest", "quote"}:
@@ -79,7 +80,7 @@ def clone(session: Session, job_id: str, changes: Mapping[str, Any], *, key: str
     except ValidationError as error:
         found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
         raise RequestValidationError(found, body=body) from None
-    return submit(session, spec, key=key)
+    return submit(session, spec, key=key, priority=priority)
 
 
 def _fit(session: Session, spec: JobSpec) -> tuple[JobSpec, str]:

@@ -34,6 +34,7 @@ JOB_FIELDS = (
     "reason",
     "message",
     "attempt",
+    "priority",
     "cancel_requested",
     "pause_requested",
     "progress",

@@ -40,6 +40,11 @@ DryRun = Annotated[
 ]
 
 
+Priority = Annotated[
+    int, Query(ge=-100, le=100, description="Waiting jobs of a higher one go first; equal ones in their order.")
+]
+
+
 @router.post("", status_code=202, summary="Ask for a training or a pruning")
 def create_job(
     spec: Annotated[JobSpec, Body(openapi_examples=examples.JOBS)],
@@ -47,13 +52,14 @@ def create_job(
     response: Response,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRun = False,
+    priority: Priority = 0,
 ) -> JobView:
     if dry_run and isinstance(spec, QuantizeSpec):
         raise HTTPException(
             501, "There are no quotes of quantizing; nothing was started. Leave out dry_run to start it."
         )
     with database.write() as session:
-        view = job_view(session, submit(session, spec, key=idempotency_key, dry_run=dry_run))
+        view = job_view(session, submit(session, spec, key=idempotency_key, dry_run=dry_run, priority=priority))
     response.headers["Location"] = f"/v1/jobs/{view.id}"
     return view
 
@@ -111,10 +117,11 @@ def clone_job(
     response: Response,
     changes: Annotated[dict[str, Any], Body(openapi_examples=examples.CHANGES)],
     idempotency_key: IdempotencyKey = None,
+    priority: Priority = 0,
 ) -> JobView:
     """The body holds the fields that are to differ; objects are merged, unless they name something else."""
     with database.write() as session:
-        view = job_view(session, clone(session, job_id, changes, key=idempotency_key))
+        view = job_view(session, clone(session, job_id, changes, key=idempotency_key, priority=priority))
     response.headers["Location"] = f"/v1/jobs/{view.id}"
     return view
 

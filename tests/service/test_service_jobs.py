@@ -224,6 +224,18 @@ def test_changes_that_make_no_job_are_refused(api: TestClient, changes: dict[str
     assert len(api.get("/v1/jobs").json()["items"]) == 1
 
 
+def test_a_higher_priority_goes_first(api: TestClient) -> None:
+    first, late = (api.post("/v1/jobs", json=GOOD).json()["id"] for _ in range(2))
+    urgent = api.post("/v1/jobs?priority=5", json=GOOD).json()
+    assert (urgent["priority"], urgent["queue_position"]) == (5, 0)
+    between = api.post(f"/v1/jobs/{first}/clone?priority=1", json={}).json()
+    idle = api.post("/v1/jobs?priority=-1", json=GOOD).json()
+    places = [api.get(f"/v1/jobs/{job}").json()["queue_position"] for job in (first, late)]
+    assert (between["queue_position"], places, idle["queue_position"]) == (1, [2, 3], 4)
+    for bad in ("101", "-101", "high", "1.5"):
+        problem_of(api.post(f"/v1/jobs?priority={bad}", json=GOOD), 422)
+
+
 def test_a_clone_with_a_key_is_made_once(api: TestClient) -> None:
     job = api.post("/v1/jobs", json=GOOD).json()["id"]
     key = {"Idempotency-Key": "a"}

@@ -57,14 +57,24 @@ class Client:
         """Close the connections."""
         self._connection.close()
 
-    def submit(self, spec: Mapping[str, Any], idempotency_key: str | None = None, *, dry_run: bool = False) -> Job:
+    def submit(
+        self,
+        spec: Mapping[str, Any],
+        idempotency_key: str | None = None,
+        *,
+        dry_run: bool = False,
+        priority: int = 0,
+    ) -> Job:
         """Ask for a job; the same `idempotency_key` never makes a second one.
 
-        With `dry_run` it is a job that makes no model: its result tells what the asked one would take, or cost.
+        With `dry_run` it is a job that makes no model: its result tells what the asked one would take, or cost. Waiting
+        jobs of a higher `priority` go first.
         """
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4()), "Content-Type": "application/json"}
-        path, content = f"/v1/jobs{'?dry_run=true' if dry_run else ''}", _json(spec, "job")
-        return cast(Job, self._connection.request("POST", path, repeat=True, headers=headers, content=content))
+        asked = {"dry_run": "true"} if dry_run else {}
+        asked |= {"priority": str(priority)} if priority else {}
+        options: dict[str, Any] = {"headers": headers, "params": asked, "content": _json(spec, "job")}
+        return cast(Job, self._connection.request("POST", "/v1/jobs", repeat=True, **options))
 
     def train(self, **spec: Any) -> Job:
         """Ask for a training; at least `dataset` and `architecture`."""

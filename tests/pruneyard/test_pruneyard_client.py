@@ -107,6 +107,12 @@ def test_lists_are_paged_through(client: Client, service: FakeService) -> None:
     assert len(list(client.dataset_images("digits"))) == 10
 
 
+def test_a_job_is_quoted_or_set_before_others(client: Client, service: FakeService) -> None:
+    for options in ({"dry_run": True}, {"priority": 3}, {}):
+        client.submit({"kind": "train"}, **options)
+    assert [seen.query for seen in service.requests("POST", "/v1/jobs")] == [{"dry_run": "true"}, {"priority": "3"}, {}]
+
+
 def test_a_job_is_set_aside_tried_again_and_asked_for_once_more(client: Client, service: FakeService) -> None:
     job = service.add_job()
     assert client.pause(job)["status"] == "paused"

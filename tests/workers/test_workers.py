@@ -68,7 +68,7 @@ def job_of(api: TestClient, job_id: str) -> dict[str, Any]:
     return job
 
 
-def wait_until(api: TestClient, job_id: str, *statuses: str, seconds: float = 60) -> dict[str, Any]:
+def wait_until(api: TestClient, job_id: str, *statuses: str, seconds: float = 120) -> dict[str, Any]:
     def look() -> dict[str, Any] | None:
         job = job_of(api, job_id)
         return job if job["status"] in statuses else None
@@ -78,7 +78,7 @@ def wait_until(api: TestClient, job_id: str, *statuses: str, seconds: float = 60
 
 
 def wait_for_epoch(api: TestClient, job_id: str, epoch: int) -> None:
-    wait_for(lambda: len(api.get(f"/v1/jobs/{job_id}/metrics").json()["items"]) >= epoch, seconds=60)
+    wait_for(lambda: len(api.get(f"/v1/jobs/{job_id}/metrics").json()["items"]) >= epoch, seconds=120)
 
 
 def end(api: TestClient, job_id: str) -> None:

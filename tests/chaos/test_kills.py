@@ -29,7 +29,7 @@ JOBS, KILLS = int(os.environ.get("CHAOS_JOBS", "2")), int(os.environ.get("CHAOS_
 WORKERS = int(os.environ.get("CHAOS_WORKERS", "1"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
 PAUSE = (0.2, 3.0)
-EPOCHS = 120
+EPOCHS = int(os.environ.get("CHAOS_EPOCHS", "50"))
 OPTIMIZERS = ("adam", "momentum", "rmsprop", "adagrad", "adamw", "sgd", "nesterov", "muon")
 SCHEDULES = ("cosine", "one-cycle", "plateau", "step", "constant")
 

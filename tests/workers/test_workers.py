@@ -103,24 +103,30 @@ def test_a_running_job_is_cancelled_with_all_its_processes(served: Served) -> No
 
 
 @POSIX
-def test_sigterm_gives_the_job_back_and_the_next_worker_goes_on_from_there(
+def test_a_job_outlives_a_worker_that_is_stopped_and_one_that_is_killed(
     shared: Settings, shared_api: TestClient
 ) -> None:
     job_id = submit(shared_api, LONG)
     with running_worker(shared) as worker:
         wait_for_epoch(shared_api, job_id, 3)
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
     job = job_of(shared_api, job_id)
     assert (job["status"], job["attempt"]) == ("queued", 1)
     done = len(shared_api.get(f"/v1/jobs/{job_id}/metrics").json()["items"])
-    with running_worker(shared):
+    with running_worker(shared) as worker:
         wait_for_epoch(shared_api, job_id, done + 2)
         rows = shared_api.get(f"/v1/jobs/{job_id}/metrics").json()["items"]
         assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
         assert job_of(shared_api, job_id)["attempt"] == 2
-        shared_api.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
-        wait_until(shared_api, job_id, "cancelled")
+        children = psutil.Process(worker.pid).children(recursive=True)
+        assert children
+        worker.kill()
+        worker.wait()
+    # The API takes the job back although no worker is left to do so.
+    wait_until(shared_api, job_id, "queued", seconds=30)
+    assert not psutil.wait_procs(children, timeout=30)[1]
+    end(shared_api, job_id)
 
 
 def test_a_paused_job_leaves_its_worker_to_others_and_goes_on_as_if_nothing_had_been(served: Served) -> None:
@@ -208,24 +214,6 @@ def test_a_worker_that_slept_past_its_time_writes_nothing_and_works_on_as_anothe
         assert job_of(api, job_id)["status"] == "cancelled"
         assert api.get(f"/v1/jobs/{job_id}/events").json() == seen
         assert api.get(f"/v1/jobs/{job_id}/metrics").json() == rows
-
-
-@POSIX
-def test_a_killed_worker_takes_its_child_with_it_and_the_job_goes_on(shared: Settings, shared_api: TestClient) -> None:
-    job_id = submit(shared_api, LONG)
-    with running_worker(shared) as worker:
-        wait_for_epoch(shared_api, job_id, 2)
-        children = psutil.Process(worker.pid).children(recursive=True)
-        assert children
-        worker.kill()
-        worker.wait()
-    # The API takes the job back although no worker is left to do so.
-    wait_until(shared_api, job_id, "queued", seconds=15)
-    assert not psutil.wait_procs(children, timeout=10)[1]
-    with running_worker(shared):
-        wait_until(shared_api, job_id, "running")
-        shared_api.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
-        wait_until(shared_api, job_id, "cancelled")
 
 
 def test_a_training_that_diverges_fails_and_all_that_is_said_of_it_is_json(served: Served) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,19 @@ def _runs_at(api: TestClient, job_id: str, attempt: int) -> bool:
     return job["status"] == "running" and job["attempt"] == attempt and job["phase"] == "training"
 
 
+def suspended(processes: list[psutil.Process], database: Path) -> bool:
+    """Stops them, unless one of them is just writing: stopped there it would hold the lock, and nobody could write."""
+    for process in processes:
+        process.suspend()
+    with closing(sqlite3.connect(database, timeout=0.5)) as connection, suppress(sqlite3.OperationalError):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.rollback()
+        return True
+    for process in processes:
+        process.resume()
+    return False
+
+
 @POSIX
 def test_a_worker_that_slept_past_its_time_writes_nothing_and_works_on_as_another(tmp_path: Path) -> None:
     settings = new_home(tmp_path / "home").model_copy(update={"worker_ttl_seconds": 4.0})
@@ -199,9 +214,8 @@ def test_a_worker_that_slept_past_its_time_writes_nothing_and_works_on_as_anothe
         job_id = submit(api, LONG)
         wait_for_epoch(api, job_id, 2)
         asleep = [psutil.Process(worker.pid), *jobs_of(worker)]
-        for process in asleep:
-            process.suspend()
-        wait_until(api, job_id, "queued", seconds=30)
+        wait_for(lambda: suspended(asleep, settings.home / "pruneyard.db"))
+        wait_until(api, job_id, "queued")
         api.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
         seen = api.get(f"/v1/jobs/{job_id}/events").json()
         rows = api.get(f"/v1/jobs/{job_id}/metrics").json()

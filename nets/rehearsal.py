@@ -38,13 +38,11 @@ MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 class Rehearsal:
     """What was found; `epochs` are seconds of whole epochs with their validation, as metrics tell them.
 
-    `memory` is the peak of the process in bytes and `before` what it held when the steps began; `checkpoint` has the
-    bytes of one and `saving` the seconds to write it.
+    `memory` is the peak of the process in bytes; `checkpoint` has the bytes of one and `saving` the seconds that took.
     """
 
     epochs: tuple[float, ...]
     memory: int
-    before: int
     checkpoint: int
     saving: float
 
@@ -53,7 +51,6 @@ def rehearse(
     network: nn.Module, data: Dataset, plan: TrainingPlan, folder: Path, *, teacher: Teacher | None = None
 ) -> Rehearsal:
     """Trains for some steps, and some epochs where they are short; the network is changed. `folder` is empty."""
-    before = psutil.Process().memory_info().rss
     watcher = _Watcher(folder)
     with suppress(Interrupted):
         # To compile takes longer than all else here, and pays in long trainings only.
@@ -66,7 +63,7 @@ def rehearse(
         validation = (time.perf_counter() - began) * len(data.validation) / max(1, len(validated))
         steps = -(-len(data.train) // (plan.batch_size * plan.accumulation))
         epochs = [step * steps + validation for step in watcher.steps]
-    return Rehearsal(tuple(epochs), _peak(), before, watcher.checkpoint, watcher.saving)
+    return Rehearsal(tuple(epochs), _peak(), watcher.checkpoint, watcher.saving)
 
 
 @dataclass

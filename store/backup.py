@@ -69,7 +69,8 @@ def back_up(settings: Settings, database: Database, target: Path) -> Backup:
             synchronise(filling / DATABASE_NAME)
             files[DATABASE_NAME] = _record(filling / DATABASE_NAME)
             backup = Backup(revision=current_revision(database) or "", made_at=now(), files=files)
-            _write(filling / MANIFEST_NAME, backup.model_dump_json(indent=1).encode())
+            (filling / MANIFEST_NAME).write_text(backup.model_dump_json(indent=1), encoding="utf-8")
+            synchronise(filling / MANIFEST_NAME)
             filling.rename(target)
             return backup
     finally:
@@ -192,23 +193,16 @@ def _verify(source: Path, path: str, record: FileRecord) -> None:
         raise UnusableStore(f"The copy is damaged: {path} is not what was written.")
 
 
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def main() -> int:
     os.umask(0o077)  # what this process writes is its user's own
-    back, *folder = sys.argv[1:]
-    if back not in {"make", "restore"} or len(folder) != 1:
+    what, *folder = sys.argv[1:] or [""]
+    if what not in {"make", "restore"} or len(folder) != 1:
         sys.stderr.write("usage: python -m store.backup make|restore FOLDER\n")
         return 2
     try:
-        backup = _run(load_settings(), Path(folder[0]), make=back == "make")
+        backup = _run(load_settings(), Path(folder[0]), make=what == "make")
     except (BadSettings, StoreError, OSError, sqlite3.Error) as error:
-        doing = "made" if back == "make" else "put back"
+        doing = "made" if what == "make" else "put back"
         sys.stderr.write(f"The copy cannot be {doing}:\n{error}\n")
         return 2
     total = sum(record.bytes for record in backup.files.values())

@@ -44,10 +44,10 @@ def shared_kind(folder: Path, mounted: Iterable[Mounted]) -> str | None:
     """The kind of the file system that a folder is on, if others share it."""
     place = folder.resolve()
     above = [entry for entry in mounted if place.is_relative_to(entry.mountpoint)]
-    # The last of those at the same place lies over the others.
-    kind = max(above, key=lambda entry: len(Path(entry.mountpoint).parts), default=None)
-    latest = [entry.fstype.lower() for entry in above if kind is not None and entry.mountpoint == kind.mountpoint]
-    return latest[-1] if latest and latest[-1].removeprefix("fuse.") in SHARED else None
+    # The nearest; the last of those at the same place lies over the others.
+    nearest = max(reversed(above), key=lambda entry: len(Path(entry.mountpoint).parts), default=None)
+    kind = "" if nearest is None else nearest.fstype.lower()
+    return kind if kind.removeprefix("fuse.") in SHARED else None
 
 
 def warn_of_shared_disk(folder: Path) -> None:

@@ -142,3 +142,5 @@ def test_it_is_done_from_the_command_line(trained_settings: Settings, tmp_path: 
     assert run("restore", tmp_path / "new").returncode == 2
     assert (tmp_path / "new" / DATABASE_NAME).read_bytes()[:15] == b"SQLite format 3"
     assert run("steal", tmp_path / "new").returncode == 2
+    bare = subprocess.run([sys.executable, "-m", "store.backup"], capture_output=True, text=True, check=False)
+    assert (bare.returncode, bare.stderr.startswith("usage:")) == (2, True)

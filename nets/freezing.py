@@ -22,8 +22,3 @@ def train(network: nn.Module, *, frozen: bool) -> None:
         for module in network.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
-
-
-def normalises(network: nn.Module) -> bool:
-    """Whether there is any batch normalisation in the network."""
-    return any(isinstance(module, _BatchNorm) for module in network.modules())

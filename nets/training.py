@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from nets import freezing, gradients, losses, optimizers
+from nets import freezing, gradients, losses, normalisation, optimizers
 from nets.averaging import Average
 from nets.batches import Batch, Batches
 from nets.checkpoints import Progress, Trained, read_checkpoint, read_network, read_progress, write_checkpoint
@@ -181,9 +181,10 @@ def _begin(network: nn.Module, data: Dataset, plan: TrainingPlan, observer: Obse
     network.to(plan.device).to(memory_format=torch.channels_last)
     if plan.frozen:
         freezing.freeze_backbone(network)
-    elif freezing.normalises(network) and min(plan.batch_size, len(data.train)) < 2:
+    elif normalisation.normalises(network) and min(plan.batch_size, len(data.train)) < 2:
         raise BatchTooSmall
     batches = Batches(data, plan.batch_size, plan.augmentation, plan.seed, plan.device)
+    normalisation.keep_pace(network, plan.epochs * len(batches))
     loss = losses.build(plan.loss, data.train.labels.to(plan.device), classes=len(data.classes))
     kept = masks.to(plan.device)
     kept.apply(network)

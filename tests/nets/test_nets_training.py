@@ -350,6 +350,22 @@ def test_a_frozen_backbone_keeps_every_bit(few: Dataset, tmp_path: Path, network
     assert {name for name in after if after[name] != before[name]} == {f"{head}.weight", f"{head}.bias"}
 
 
+def test_statistics_keep_pace_with_a_training_of_some_dozen_steps(digits: Dataset, tmp_path: Path) -> None:
+    observer = FolderObserver(tmp_path)
+    hot = plan(
+        optimizer=OPTIMIZERS["muon"].options(lr=0.02, adamw_lr=0.005),
+        schedule=SCHEDULES["one-cycle"].options(),
+        augmentation=(),
+        epochs=2,
+        batch_size=64,
+    )
+    train(small_network("mobilenet_v1"), digits, hot, observer)
+    last = observer.rows[-1]
+    # It learns as it goes along, so what comes after the epoch is better than its mean.
+    assert last.validation_accuracy > last.train_accuracy - 0.05
+    assert last.train_accuracy > 0.3
+
+
 def test_single_images_are_welcome_where_nothing_is_normalised_over_them(few: Dataset, tmp_path: Path) -> None:
     observer = FolderObserver(tmp_path)
     train(small_network("resnet18"), few, plan(batch_size=1, epochs=1, frozen=True), observer)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from importlib.util import find_spec
@@ -35,7 +35,7 @@ SETTINGS = (
 @cache
 def binaries() -> Path | None:
     """The folder of the newest server's programs, if there is one and a driver for it."""
-    if find_spec("psycopg") is None:
+    if sys.platform == "win32" or find_spec("psycopg") is None:
         return None
     beside = Path(shutil.which("initdb") or "-").resolve().parent
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
@@ -120,6 +120,8 @@ class Server:
         """The server does not run as root."""
         if os.geteuid() != 0:
             return None
+        import pwd  # noqa: PLC0415 - not there on Windows
+
         known = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()}
         user = known.get("postgres", known["nobody"])
         os.chown(self._folder, user, -1)

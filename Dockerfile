@@ -26,7 +26,7 @@ COPY specs specs
 COPY store store
 COPY workers workers
 RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
-    && pip install --constraint constraints.txt .
+    && pip install --constraint constraints.txt '.[postgresql]'
 
 USER pruneyard
 VOLUME /data

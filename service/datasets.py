@@ -43,12 +43,12 @@ class UnknownDataset(LookupError):
 
 
 def find_known(session: Session, reference: str) -> KnownDataset:
-    """The data set of this id or name; UnknownDataset with the nearest one."""
+    """The data set of this id or name, which stays until the transaction ends; UnknownDataset with the nearest one."""
     builtin = find_builtin(reference)
     if builtin is not None:
         return _builtin(builtin)
     try:
-        return _brought(datasets.find(session, reference))
+        return _brought(datasets.find(session, reference, keep=True))
     except NotFound:
         raise UnknownDataset(nearest(reference, [*BUILTIN_DATASETS, *datasets.names(session)])) from None
 

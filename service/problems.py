@@ -127,6 +127,7 @@ STATUSES: dict[type[Exception], tuple[int, dict[str, str]]] = {
     store.NotFound: (404, {}),
     store.Conflict: (409, {}),
     store.KeyReused: (422, {}),
+    store.Unstorable: (422, {}),
     store.StoreBusy: (503, RETRY),
     store.StorageFull: (507, {}),
     NotReady: (409, {}),

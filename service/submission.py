@@ -176,7 +176,7 @@ def _fit_quantizing(session: Session, spec: QuantizeSpec) -> tuple[QuantizeSpec,
 def _find_parent(session: Session, reference: str, field: str) -> Model:
     """The model that a job is to begin with: one whose weights can be trained."""
     try:
-        parent = models.find_model(session, reference)
+        parent = models.find_model(session, reference, keep=True)
     except NotFound:
         hint = "GET /v1/models lists the models; a model is there once its job has succeeded."
         raise BadField(field, message="There is no model of this id, alias or name.", hint=hint) from None

@@ -34,7 +34,7 @@ def _pointing() -> Select[Alias, str]:
 def set_alias(session: Session, alias: str, reference: str) -> tuple[Alias, str]:
     """Points an alias at a model, and says the model's name; where it points there already nothing changes."""
     row = _locked(session, alias)
-    model = _kept(session, find_model(session, reference).id)
+    model = find_model(session, reference, keep=True)
     if row is None:
         # Of several who make it at once one does, and the others move it.
         with contextlib.suppress(IntegrityError), session.begin_nested():
@@ -86,14 +86,6 @@ def _why_not(alias: str, deleted: AliasMove | None) -> str:
         f"What the alias {alias!r} pointed at before was deleted, {deleted.model_name!r} ({deleted.model_id}) last; "
         "point it at a model that is there."
     )
-
-
-def _kept(session: Session, model_id: str) -> Model:
-    """The model, which nobody deletes before this transaction ends."""
-    model = session.scalar(select(Model).where(Model.id == model_id).with_for_update(read=True, key_share=True))
-    if model is None:
-        raise NotFound("model", "id, alias or name")
-    return model
 
 
 def _locked(session: Session, alias: str) -> Alias | None:

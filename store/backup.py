@@ -55,7 +55,9 @@ class Backup(Frozen):
 def back_up(settings: Settings, database: Database, target: Path) -> Backup:
     """Copies an installation to `target`, which appears whole or not at all; UnusableStore if it cannot be done."""
     if not database.is_sqlite:
-        raise UnusableStore("The database is not SQLite. Copy it by its own tools (pg_dump), then the data folder.")
+        raise UnusableStore(
+            "The database is PostgreSQL. Copy it by `pg_dump --format=custom --file=FILE URL`, then the data folder."
+        )
     if target.exists():
         raise UnusableStore(f"There is something at {target} already. Name a folder that is not there yet.")
     artifacts = Artifacts(settings.home, owner="backup")
@@ -81,7 +83,10 @@ def back_up(settings: Settings, database: Database, target: Path) -> Backup:
 def restore(settings: Settings, source: Path) -> Backup:
     """Puts a copy back where no installation is; every file is verified before the first is written."""
     if settings.database_url is not None:
-        raise UnusableStore("PRUNEYARD_DATABASE_URL is set, and a copy has a database of SQLite. Unset it.")
+        raise UnusableStore(
+            "PRUNEYARD_DATABASE_URL is set, and a copy has a database of SQLite. Unset it. (What pg_dump copied is put "
+            "back by `pg_restore --dbname=URL FILE`.)"
+        )
     if (settings.home / DATABASE_NAME).exists():
         raise UnusableStore("There is an installation in PRUNEYARD_HOME already. Name a data folder that has none.")
     try:

@@ -3,6 +3,7 @@
 SQLite: WAL, full synchronisation (a job that was answered 202 survives a power cut), foreign keys on,
 and each writing transaction begins IMMEDIATE: one that reads first and writes later would otherwise fail with
 "database is locked" without waiting, when another one wrote in between (https://sqlite.org/lang_transaction.html).
+PostgreSQL: store/postgresql.py.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import Any
 
 import structlog
 from sqlalchemy import URL, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from specs.settings import Settings
+from store import postgresql
 from store.errors import StorageFull, StoreBusy
 
 __all__ = ["Database", "Session"]
@@ -38,13 +40,14 @@ class Database:
 
     def __init__(self, url: str | URL, *, busy_seconds: float = BUSY_SECONDS) -> None:
         self._busy_seconds = busy_seconds
-        self.url = make_url(url)
+        self.url = postgresql.with_driver(make_url(url))
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             self._writer = self._sqlite_engine(pool_size=1, begin="BEGIN IMMEDIATE")
             self._reader = self._sqlite_engine(pool_size=16, begin="BEGIN")
         else:
-            self._writer = self._reader = create_engine(self.url, pool_pre_ping=True, pool_timeout=self._busy_seconds)
+            self._writer = postgresql.make_engine(self.url, busy_seconds=self._busy_seconds)
+            self._reader = self._writer.execution_options(isolation_level="REPEATABLE READ")
 
     @classmethod
     def of(cls, settings: Settings) -> Database:
@@ -126,11 +129,13 @@ def _sentences() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise StoreBusy("All connections to the database are in use.") from error
-    except OperationalError as error:
+    except DBAPIError as error:
         raise _translated(error) from error
 
 
-def _translated(error: OperationalError) -> Exception:
+def _translated(error: DBAPIError) -> Exception:
+    if not isinstance(error.orig, sqlite3.Error):
+        return postgresql.translated(error)
     code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return StoreBusy("The database is held by another process.")

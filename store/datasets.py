@@ -42,16 +42,20 @@ def create(session: Session, *, name: str, spec: dict[str, Any]) -> Dataset:
 def get(session: Session, dataset_id: str, *, lock: bool = False) -> Dataset:
     """The data set of this id, or NotFound."""
     query = select(Dataset).where(Dataset.id == dataset_id)
-    row = session.scalar(query.with_for_update() if lock else query)
+    row = session.scalar(query.with_for_update() if lock else query, execution_options={"populate_existing": lock})
     if row is None:
         raise NotFound("data set")
     return row
 
 
-def find(session: Session, reference: str) -> Dataset:
-    """The data set of this id, else the newest of this name: a ready one before any other. NotFound if none is."""
-    named = select(Dataset).where(Dataset.name == reference).order_by(Dataset.version.desc()).limit(1)
-    for query in (select(Dataset).where(Dataset.id == reference), named.where(Dataset.status == "ready"), named):
+def find(session: Session, reference: str, *, keep: bool = False) -> Dataset:
+    """The data set of this id, else the newest of this name: a ready one before any other. NotFound if none is.
+
+    With `keep` nobody deletes it before this transaction ends.
+    """
+    rows = select(Dataset).with_for_update(read=True, key_share=True) if keep else select(Dataset)
+    named = rows.where(Dataset.name == reference).order_by(Dataset.version.desc()).limit(1)
+    for query in (rows.where(Dataset.id == reference), named.where(Dataset.status == "ready"), named):
         if (row := session.scalar(query)) is not None:
             return row
     raise NotFound("data set", "id or name")

@@ -31,8 +31,16 @@ class StoreBusy(StoreError):
     """The database is held by somebody else for longer than we wait."""
 
 
+class InDoubt(StoreBusy):
+    """The connection was lost before the database answered: a commit that was asked for may have been made."""
+
+
 class StorageFull(StoreError):
     """There is no room left on the disk."""
+
+
+class Unstorable(StoreError):
+    """A value that the database cannot keep, and so does not know either."""
 
 
 class UnusableStore(StoreError):

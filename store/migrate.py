@@ -38,6 +38,8 @@ def migrate(database: Database, revision: str = "head") -> None:
     try:
         with patient.writer.begin() as connection:
             if not patient.is_sqlite:
+                # What a large table takes is no fault.
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
             command.upgrade(_config(connection), revision)
     finally:

@@ -48,11 +48,15 @@ def _family(session: Session, publication: Publication) -> str:
     return parent or new_id("fam")
 
 
-def find_model(session: Session, reference: str) -> Model:
-    """The model of this id, else of this alias, else the newest of this name; NotFound if there is none."""
-    by_id = select(Model).where(Model.id == reference)
-    by_alias = select(Model).join(Alias, Alias.model_id == Model.id).where(Alias.alias == reference)
-    by_name = select(Model).where(Model.name == reference).order_by(Model.number.desc()).limit(1)
+def find_model(session: Session, reference: str, *, keep: bool = False) -> Model:
+    """The model of this id, else of this alias, else the newest of this name; NotFound if there is none.
+
+    With `keep` nobody deletes it before this transaction ends.
+    """
+    rows = select(Model).with_for_update(of=Model, read=True, key_share=True) if keep else select(Model)
+    by_id = rows.where(Model.id == reference)
+    by_alias = rows.join(Alias, Alias.model_id == Model.id).where(Alias.alias == reference)
+    by_name = rows.where(Model.name == reference).order_by(Model.number.desc()).limit(1)
     for query in (by_id, by_alias, by_name):
         if (model := session.scalar(query)) is not None:
             return model

@@ -19,10 +19,13 @@ from specs.jobs import lane_of
 from store.errors import Conflict, KeyReused, LostClaim, NotFound
 from store.events import newest_event, record
 from store.ids import new_id
+from store.postgresql import wait_in_turn
 from store.tables import JOB_STATUSES, Dataset, IdempotencyKey, Job, now
 
 MAX_CRASHES = 3
 ENDED = ("succeeded", "failed", "cancelled")
+# What this transaction read before the lock was had may have changed on PostgreSQL.
+AS_IT_IS = {"populate_existing": True}
 ENDINGS = {"succeeded": "succeeded", "failed": "failed", "cancelled": "been cancelled"}
 
 
@@ -49,7 +52,11 @@ def enqueue(session: Session, *, kind: str, name: str, spec: str, priority: int 
 
 
 def replay(session: Session, key: str, request: bytes) -> Job | None:
-    """The job that this idempotency key made before; KeyReused if it was for another request."""
+    """The job that this idempotency key made before; KeyReused if it was for another request.
+
+    Of several that ask at once with one key the first makes the job, and the others find it.
+    """
+    wait_in_turn(session, f"idempotency key {key}")
     known = session.get(IdempotencyKey, key)
     if known is None:
         return None
@@ -131,6 +138,7 @@ def held(session: Session, claim: Claim) -> Job:
         select(Job)
         .where(Job.id == claim.job_id, Job.attempt == claim.attempt, Job.status == "running")
         .with_for_update()
+        .execution_options(**AS_IT_IS)
     )
     job = session.scalar(query)
     if job is None:
@@ -171,6 +179,12 @@ def succeed(session: Session, claim: Claim, result: dict[str, Any]) -> None:
     if job.progress:
         job.progress = {**job.progress, "fraction": 1.0, "eta_seconds": 0.0}
     _end(session, job, "succeeded")
+
+
+def has_succeeded(session: Session, claim: Claim) -> bool:
+    """Whether the job did succeed at this attempt; a transaction that is just saying so is waited for."""
+    job = _locked(session, claim.job_id)
+    return job.status == "succeeded" and job.attempt == claim.attempt
 
 
 def fail(session: Session, claim: Claim, *, reason: str, message: str) -> None:
@@ -252,6 +266,16 @@ def release_all(session: Session, *, message: str) -> None:
         _give_back(session, job, message)
 
 
+def release_unknown(session: Session, worker: str, *, kinds: Sequence[str]) -> None:
+    """Gives back what a worker holds without knowing: it claimed, and the connection was lost before it heard so.
+
+    For a worker that runs none of these kinds, as one that is about to claim.
+    """
+    mine = (Job.status == "running") & (Job.owner == worker) & Job.kind.in_(kinds)
+    for job in session.scalars(select(Job).where(mine).with_for_update()):
+        _give_back(session, job, "Its worker lost the database as it took the job.")
+
+
 def requeue_lost(session: Session, dead_workers: Iterable[str]) -> list[str]:
     """Takes running jobs from dead workers, and from workers that are not known; the ids of those jobs."""
     lost = or_(Job.owner.in_(list(dead_workers)), Job.owner.is_(None))
@@ -262,7 +286,8 @@ def requeue_lost(session: Session, dead_workers: Iterable[str]) -> list[str]:
 
 
 def _locked(session: Session, job_id: str) -> Job:
-    job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+    query = select(Job).where(Job.id == job_id).with_for_update()
+    job = session.scalar(query, execution_options=AS_IT_IS)
     if job is None:
         raise NotFound("job")
     return job

@@ -118,7 +118,8 @@ class Watch:
             still = [
                 incarnation
                 for incarnation, beat_count in dead
-                if (worker := session.get(Worker, incarnation)) is not None and worker.beat == beat_count
+                if (worker := session.get(Worker, incarnation, with_for_update=True)) is not None
+                and worker.beat == beat_count
             ]
             jobs = requeue_lost(session, still)
             session.flush()

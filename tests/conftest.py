@@ -31,6 +31,7 @@ from specs.settings import Settings
 from specs.splits import split_contents
 from store.database import Database
 from store.migrate import migrate
+from tests.postgresql import MISSING, Server
 from workers.child import TITLE
 
 LOOPBACK = "http://127.0.0.1:8000"
@@ -111,6 +112,21 @@ def database(settings: Settings) -> Iterator[Database]:
     database = Database.of(settings)
     yield database
     database.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL server; tests are skipped where there is none, and the summary says so."""
+    with Server() as server:
+        yield server
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A database that nothing was tested on is not passed over in silence."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum(MISSING in str(report.longrepr) for report in skipped)
+    if count:
+        terminalreporter.write_line(f"{MISSING}: {count} tests of it did not run (apt install postgresql)", red=True)
 
 
 @pytest.fixture

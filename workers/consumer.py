@@ -169,6 +169,7 @@ class Consumer:
         try:
             with self._database.write() as session:
                 if workers.beat(session, incarnation):
+                    queue.release_unknown(session, incarnation, kinds=kinds)
                     return queue.claim(session, incarnation, kinds=kinds)
         except StoreError:
             return None

@@ -14,6 +14,7 @@ from inference.measuring import Measurement, measure
 from nets import publishing as files
 from nets.architectures import Network
 from store import models, queue
+from store.publishing import publishing
 from workers.run import Run
 
 Write = Callable[[Path], ModelManifest]
@@ -44,17 +45,13 @@ def publish_files(
         run.enter("measuring")
         measurement = _measure(run, directory)
         reported = None if report is None else report(directory, measurement.on_cpu)
-    try:
-        with run.database.write() as session:
-            name = queue.held(session, run.claim).name
-            publication = _publication(manifest, request, name=name, latency=measurement.as_dict())
-            models.publish(session, run.claim, replace(publication, report=reported))
-            removable = run.checkpoints.finish(session)
-            told = {key: reported[key] for key in ("verdict", "reason")} if reported else {}
-            queue.succeed(session, run.claim, {"model": manifest.id, **result, **told})
-    except BaseException:
-        run.artifacts.remove(run.artifacts.model(request.id))
-        raise
+    with publishing(run.database, run.artifacts, run.artifacts.model(request.id), run.claim) as session:
+        name = queue.held(session, run.claim).name
+        publication = _publication(manifest, request, name=name, latency=measurement.as_dict())
+        models.publish(session, run.claim, replace(publication, report=reported))
+        removable = run.checkpoints.finish(session)
+        told = {key: reported[key] for key in ("verdict", "reason")} if reported else {}
+        queue.succeed(session, run.claim, {"model": manifest.id, **result, **told})
     for path in removable:
         run.artifacts.remove(path)
 

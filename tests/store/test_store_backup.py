@@ -23,6 +23,12 @@ from store.tables import Checkpoint
 from tests.conftest import LOOPBACK
 
 
+@pytest.fixture
+def kind() -> str:
+    """Copies are of SQLite."""
+    return "sqlite"
+
+
 def made(settings: Settings, target: Path) -> Backup:
     database = Database.of(settings)
     try:
@@ -127,6 +133,15 @@ def test_a_model_without_files_is_named_and_a_checkpoint_may_be_gone(
     database.close()
     assert not (tmp_path / "second").exists()
     assert not list((trained_settings.home / "scratch").iterdir())
+
+
+def test_a_database_of_another_kind_is_copied_by_its_own_tools(settings: Settings, tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    other = settings.model_copy(update={"database_url": "postgresql://nowhere.invalid/yard"})
+    with pytest.raises(UnusableStore, match="pg_dump"):
+        made(other, tmp_path / "copy")
+    with pytest.raises(UnusableStore, match="pg_restore"):
+        restore(other, tmp_path / "copy")
 
 
 def test_it_is_done_from_the_command_line(trained_settings: Settings, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,18 @@ from store.database import Database
 from store.errors import OutdatedDatabase, StoreBusy
 from store.migrate import check_current, current_revision, downgrade, migrate
 from store.tables import Table
+from tests.postgresql import Server
+
+sqlite = pytest.mark.parametrize("kind", ["sqlite"])
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Database:
+def empty(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Database]:
     """A database without tables."""
-    return Database(f"sqlite:///{tmp_path / 'empty.db'}")
+    server: Server | None = request.getfixturevalue("postgresql") if kind == "postgresql" else None
+    database = Database(server.new_database() if server else f"sqlite:///{tmp_path / 'empty.db'}")
+    yield database
+    database.close()
 
 
 def test_migrations_make_the_tables_that_the_code_describes(empty: Database) -> None:
@@ -90,13 +97,12 @@ def test_a_migration_waits_for_whoever_writes(tmp_path: Path) -> None:
     database.close()
 
 
-def test_several_processes_may_migrate_at_once(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'shared.db'}"
+def test_several_processes_may_migrate_at_once(empty: Database) -> None:
     errors: list[BaseException] = []
 
     def bring_up() -> None:
         try:
-            own = Database(url)
+            own = Database(empty.url)
             migrate(own)
             check_current(own)
             own.close()
@@ -111,6 +117,7 @@ def test_several_processes_may_migrate_at_once(tmp_path: Path) -> None:
     assert errors == []
 
 
+@sqlite
 def test_a_transaction_that_reads_first_waits_for_the_writer(settings: Settings, database: Database) -> None:
     """Begun deferred it would fail at once: "database is locked"."""
     other = Database.of(settings)
@@ -135,6 +142,7 @@ def test_a_transaction_that_reads_first_waits_for_the_writer(settings: Settings,
         assert [job.name for job in queue.list_jobs(session)] == ["waited", "held"]
 
 
+@sqlite
 def test_a_database_that_stays_held_is_busy_not_broken(settings: Settings) -> None:
     database = Database(f"sqlite:///{settings.home / 'pruneyard.db'}", busy_seconds=0.2)
     with sqlite3.connect(settings.home / "pruneyard.db", isolation_level=None) as holder:
@@ -150,6 +158,16 @@ def test_a_database_that_stays_held_is_busy_not_broken(settings: Settings) -> No
     holder.close()
 
 
+def test_a_reader_sees_one_state(database: Database) -> None:
+    with database.read() as session:
+        assert queue.count_jobs(session)["queued"] == 0
+        with database.write() as other:
+            queue.enqueue(other, kind="train", name="x", spec="{}")
+        assert queue.count_jobs(session)["queued"] == 0
+    with database.read() as session:
+        assert queue.count_jobs(session)["queued"] == 1
+
+
 def test_readers_cannot_write(database: Database) -> None:
     with database.read() as session:
         queue.enqueue(session, kind="train", name="x", spec="{}")
@@ -157,6 +175,7 @@ def test_readers_cannot_write(database: Database) -> None:
         assert queue.list_jobs(session) == [], "nothing is committed by a reading block"
 
 
+@sqlite
 def test_the_database_is_set_up_for_several_processes(database: Database) -> None:
     with database.write() as session:
         pragmas = {

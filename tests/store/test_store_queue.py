@@ -117,6 +117,23 @@ def _state(database: Database, job_id: str) -> object:
         return columns, len(metrics.list_metrics(session, job_id)), models.count_models(session)
 
 
+def test_a_worker_that_never_heard_of_its_claim_gives_it_back(database: Database, worker: str) -> None:
+    """As when the connection is lost after the commit and before the answer."""
+    made = [enqueue(database), enqueue(database)]
+    with database.write() as session:
+        reading = queue.enqueue(session, kind="ingest", name="beside", spec="{}").id
+        other = workers.register(session, ["cpu"])
+    assert [claim(database, worker).job_id, claim(database, other).job_id] == made
+    with database.write() as session:
+        assert queue.claim(session, worker, kinds=["ingest"])
+    with database.write() as session:
+        queue.release_unknown(session, worker, kinds=["train"])
+        again = queue.claim(session, worker, kinds=["train"])
+    assert again == Claim(made[0], 2)
+    assert [job_of(database, job_id).attempt for job_id in (made[1], reading)] == [1, 1]
+    assert job_of(database, made[0]).crashes == 0
+
+
 def test_a_job_whose_process_keeps_dying_is_given_up(database: Database, worker: str) -> None:
     job_id = enqueue(database)
     for attempt in range(1, queue.MAX_CRASHES + 1):
@@ -304,13 +321,13 @@ def test_what_has_succeeded_or_was_read_is_not_tried_again(database: Database, w
 def test_an_end_and_a_wish_at_the_same_moment_make_one_end(database: Database, worker: str, wish: str) -> None:
     ask, outcome = WISHES[wish]
 
+    own = Database(database.url)
+
     def finish(claim: Claim) -> None:
-        own = Database(database.url)
         with suppress(LostClaim), own.write() as session:
             queue.succeed(session, claim, {})
         with suppress(LostClaim), own.write() as session:
             queue.release(session, claim, message="stopped")
-        own.close()
 
     for _ in range(25):
         job_id = enqueue(database)
@@ -326,6 +343,7 @@ def test_an_end_and_a_wish_at_the_same_moment_make_one_end(database: Database, w
         assert states[2:] in (["succeeded"], [outcome])
         with database.write() as session, suppress(Conflict):
             queue.cancel(session, job_id)
+    own.close()
 
 
 def test_an_error_in_the_block_leaves_nothing_behind(database: Database) -> None:

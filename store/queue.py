@@ -16,6 +16,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from specs.jobs import lane_of
+from store.deliveries import announce_end
 from store.errors import Conflict, KeyReused, LostClaim, NotFound
 from store.events import newest_event, record
 from store.ids import new_id
@@ -302,6 +303,7 @@ def _end(session: Session, job: Job, status: str, *, reason: str | None = None, 
     job.status, job.reason, job.message = status, reason, message
     job.owner, job.phase, job.pause_requested, job.finished_at = None, None, False, now()
     _record_state(session, job)
+    announce_end(session, job)
     if status != "succeeded":
         _fail_dataset(session, job)
 

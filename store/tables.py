@@ -116,6 +116,30 @@ class IdempotencyKey(Table):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class Webhook(Table):
+    """That ends of jobs are told: entered by a service whose settings have an address, which are not kept here."""
+
+    __tablename__ = "webhooks"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    since: Mapped[datetime] = mapped_column(default=now)
+
+
+class Delivery(Table):
+    """A message that is still to be delivered, as it was when it was written; nobody sends it before `due_at`."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (Index("delivery_due", "due_at", "number"),)
+
+    number: Mapped[int] = mapped_column(BigKey, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    body: Mapped[str] = mapped_column(Text)
+    tries: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    due_at: Mapped[datetime] = mapped_column(default=now)
+
+
 class Metric(Table):
     """One epoch of a job. A number that was not finite is NULL, with `non_finite` set."""
 

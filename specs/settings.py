@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from specs.hours import Hours
 from specs.webhooks import check_webhook
 
 MEBIBYTE = 1024 * 1024
@@ -115,6 +116,15 @@ class Settings(BaseSettings):
         default=20.0, description="What a training gets to write its checkpoint when the worker is asked to stop."
     )
 
+    training_on_battery: bool = Field(
+        default=True, description="Whether trainings run while the machine runs on its battery."
+    )
+    training_battery_percent: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0, description="On battery, trainings wait while it is charged less."
+    )
+    training_hours: Hours | None = Field(
+        default=None, description="Of the day, local time, in which trainings run, such as 22-7 or 22:30-6:45."
+    )
     webhook_url: SecretStr | None = Field(
         default=None, description="Where ends of jobs are told; it may hold a token, so it is shown nowhere."
     )

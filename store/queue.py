@@ -105,6 +105,17 @@ def queue_position(session: Session, job: Job) -> int | None:
     return count or 0
 
 
+def next_job(session: Session, kinds: Sequence[str]) -> Job | None:
+    """The queued job of these kinds that goes first."""
+    waiting = select(Job).where(Job.status == "queued", Job.kind.in_(kinds))
+    return session.scalar(waiting.order_by(Job.priority.desc(), Job.number).limit(1))
+
+
+def running(session: Session, kinds: Sequence[str]) -> list[Job]:
+    """Jobs of these kinds that workers are at."""
+    return list(session.scalars(select(Job).where(Job.status == "running", Job.kind.in_(kinds))))
+
+
 def claim(session: Session, worker: str, *, kinds: Sequence[str] | None = None) -> Claim | None:
     """Takes the first queued job for this worker, of these kinds or of any, if there is one."""
     queued = Job.status == "queued"

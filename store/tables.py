@@ -57,7 +57,8 @@ class Table(DeclarativeBase):
 class Worker(Table):
     """One life of a worker process; `beat` counts its heartbeats.
 
-    `devices` are the names that it trains on; `findings` say why, once it has looked.
+    `devices` are the names that it trains on; `findings` say why, once it has looked. `hold` is the
+    `reason` for which it starts no training now, with a `message`.
     """
 
     __tablename__ = "workers"
@@ -68,6 +69,7 @@ class Worker(Table):
     pid_created: Mapped[float]
     devices: Mapped[list[Any]]
     findings: Mapped[list[Any] | None] = mapped_column(JSON, default=None)
+    hold: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
     beat: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[datetime]
     beat_at: Mapped[datetime]

@@ -1,4 +1,4 @@
-"""Messages about ends of jobs that are still to be delivered."""
+"""Messages about ends of jobs that are still to be delivered, and why a worker starts no training."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ def upgrade() -> None:
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("due_at", MOMENT, nullable=False),
     )
+    op.add_column("workers", sa.Column("hold", sa.JSON()))
     op.create_index("delivery_due", "deliveries", ["due_at", "number"])
 
 
 def downgrade() -> None:
+    op.drop_column("workers", "hold")
     op.drop_table("deliveries")
     op.drop_table("webhooks")

@@ -19,25 +19,25 @@ def waits_for(session: Session, job: Job, *, position: int | None) -> Waiting | 
         return Waiting(reason="no_worker", message="No worker runs; `pruneyard work` starts one.")
     if job.reason is not None:
         return Waiting(reason=job.reason, message=job.message or "")
-    held = _held(workers) if job.kind in LANES[0] else None
-    return held or _behind_others(session, job, position, workers)
-
-
-def _held(workers: list[Worker]) -> Waiting | None:
-    """Why all workers start no training, by what the first of them says."""
-    holds = [worker.hold for worker in workers if worker.hold is not None]
-    return Waiting(**holds[0]) if len(holds) == len(workers) else None
-
-
-def _behind_others(session: Session, job: Job, position: int, workers: list[Worker]) -> Waiting | None:
     running = queue.running(session, lane_of(job.kind))
-    if position:
-        jobs = "1 job goes" if position == 1 else f"{position} jobs go"
-        return Waiting(reason="earlier_jobs", message=f"{jobs} first.")
-    if len(running) < len(workers):
-        return None
+    owners = {other.owner for other in running}
+    idle = [worker for worker in workers if worker.incarnation not in owners]
+    held = _held(idle) if job.kind in LANES[0] else None
+    if held is not None or not position:
+        return held or (None if idle else _busy(running))
+    jobs = "1 job goes" if position == 1 else f"{position} jobs go"
+    return Waiting(reason="earlier_jobs", message=f"{jobs} first.")
+
+
+def _held(idle: list[Worker]) -> Waiting | None:
+    """Why none of the workers that have nothing to do starts a training, by what the first of them says."""
+    holds = [worker.hold for worker in idle if worker.hold is not None]
+    return Waiting(**holds[0]) if holds and len(holds) == len(idle) else None
+
+
+def _busy(running: list[Job]) -> Waiting:
     names = ", ".join(f'"{other.name}"' for other in running)
-    message = f"The worker is at {names}." if len(workers) == 1 else f"All workers are busy, with {names}."
+    message = f"The worker is at {names}." if len(running) == 1 else f"All workers are busy, with {names}."
     return Waiting(reason="busy", message=message, eta_seconds=_until_one_is_free(running))
 
 

@@ -38,7 +38,8 @@ class Manners:
         clock: Callable[[], datetime] = datetime.now,
     ) -> None:
         self._settings = settings
-        self._battery: Callable[[], Any] = battery or getattr(psutil, "sensors_battery", lambda: None)
+        # psutil has it only where the system tells of batteries.
+        self._battery: Callable[[], Any] = getattr(psutil, "sensors_battery", _none) if battery is None else battery
         self._clock = clock
         self._looked_at = float("-inf")
         self._found: Hold | None = None
@@ -69,3 +70,7 @@ class Manners:
             return self._battery()
         except Exception:  # what drivers tell is of many kinds; nobody's training is to end for it
             return None
+
+
+def _none() -> None:
+    return None

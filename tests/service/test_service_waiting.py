@@ -54,8 +54,11 @@ def test_a_job_waits_for_a_worker_that_is_free(api: TestClient, database: Databa
         queue.report(session, claim, phase="training", step=1, progress={"fraction": 0.5, "eta_seconds": 40.0})
     assert waits_for(api, second) == {**busy, "eta_seconds": 40.0}
     with database.write() as session:
-        workers.register(session, ["cpu"])
+        other = workers.register(session, ["cpu"])
     assert waits_for(api, second) is None, "another worker is free"
+    with database.write() as session:
+        workers.set_hold(session, other, BATTERY)
+    assert reason(api, second) == "on_battery", "one is busy, and the other one waits"
 
 
 def test_a_job_waits_for_what_all_workers_wait_for(api: TestClient, database: Database, worker: str) -> None:

@@ -24,6 +24,14 @@ class Progress(TypedDict, total=False):
     eta_seconds: float | None
 
 
+class Waiting(TypedDict):
+    """What a queued job waits for."""
+
+    reason: str
+    message: str
+    eta_seconds: float | None
+
+
 class _JobCore(TypedDict):
     id: str
     kind: str
@@ -40,6 +48,7 @@ class Job(_JobCore, total=False):
     attempt: int
     priority: int
     queue_position: int | None
+    waits_for: Waiting | None
     cancel_requested: bool
     pause_requested: bool
     progress: Progress | None

@@ -116,11 +116,12 @@ class Client:
         """Try a job that failed or was cancelled again, from its checkpoints as long as they are kept."""
         return self._ask_of_job(job_id, "retry")
 
-    def clone(self, job_id: str, idempotency_key: str | None = None, **changes: Any) -> Job:
+    def clone(self, job_id: str, idempotency_key: str | None = None, *, priority: int = 0, **changes: Any) -> Job:
         """Ask for a job's spec once more, with these fields instead of its own."""
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4()), "Content-Type": "application/json"}
-        path, content = _path("jobs", job_id, "clone"), _json(changes, "job")
-        return cast(Job, self._connection.request("POST", path, repeat=True, headers=headers, content=content))
+        asked = {"priority": str(priority)} if priority else {}
+        options: dict[str, Any] = {"headers": headers, "params": asked, "content": _json(changes, "job")}
+        return cast(Job, self._connection.request("POST", _path("jobs", job_id, "clone"), repeat=True, **options))
 
     def _ask_of_job(self, job_id: str, what: str) -> Job:
         return cast(Job, self._connection.request("POST", _path("jobs", job_id, what), repeat=True))

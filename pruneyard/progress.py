@@ -47,7 +47,10 @@ def headline(job: Job) -> str:
     state = job.get("phase") if job["status"] == "running" else job["status"]
     position = job.get("queue_position")
     place = f", {position} ahead of it" if job["status"] == "queued" and position else ""
-    return f"{name}: {state or job['status']}{place}"
+    waiting = job.get("waits_for")
+    # How many go first is said already.
+    why = f". {waiting['message']}" if waiting and not place else ""
+    return f"{name}: {state or job['status']}{place}{why}"
 
 
 def epoch_line(row: EpochMetrics, job: Job) -> str:

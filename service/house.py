@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pkgutil import resolve_name
 from typing import Annotated
 
 import structlog
@@ -20,13 +21,17 @@ from service.placing import Placing
 from service.predictor import Predictor
 from service.protocol.repository import Repository
 from specs.settings import Settings
+from store import deliveries
 from store.artifacts import Artifacts
 from store.database import Database
+from store.errors import StoreError
 from store.migrate import open_current
 from store.workers import Watch
 
 SWEEP_SECONDS = 2.0
 RUNTIME_SECONDS = 0.05
+# A message that is just being sent holds up no shutdown: if it was not noted that it arrived, it is sent again.
+TELLING_SECONDS = 2.0
 
 log = structlog.get_logger()
 
@@ -62,6 +67,7 @@ async def open_house(settings: Settings, graphics: Device = GPU) -> AsyncIterato
         sweeping = {"stop": stop, "interval_seconds": SWEEP_SECONDS}
         thread = threading.Thread(target=house.watch.keep_sweeping, kwargs=sweeping, name="sweep", daemon=True)
         thread.start()
+        telling = _tell_ends(settings, database, stop)
         # When the loop is free again, which is when the app is ready.
         asyncio.get_running_loop().call_later(RUNTIME_SECONDS, house.placing.preload)
         preloading = asyncio.create_task(_preload(house))
@@ -69,12 +75,27 @@ async def open_house(settings: Settings, graphics: Device = GPU) -> AsyncIterato
         preloading.cancel()
         stop.set()
         thread.join()
+        if telling is not None:
+            telling.join(TELLING_SECONDS)
         await house.predictor.close()
         house.explainer.close()
         house.figures.close()
     finally:
         stop.set()
         database.close()
+
+
+def _tell_ends(settings: Settings, database: Database, stop: threading.Event) -> threading.Thread | None:
+    """Has ends of jobs told on a thread of its own, if the settings say where; if not, none are written down for it."""
+    with suppress(StoreError):
+        deliveries.subscribe(database, wanted=settings.webhook_url is not None)
+    if settings.webhook_url is None:
+        return None
+    # Loaded here: most services tell nobody, and an HTTP client takes a tenth of a second.
+    messenger = resolve_name("service.webhooks:messenger_of")(settings, database)
+    thread = threading.Thread(target=messenger.run, args=(stop,), name="webhooks", daemon=True)
+    thread.start()
+    return thread
 
 
 async def _preload(house: House) -> None:

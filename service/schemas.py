@@ -50,6 +50,21 @@ class Progress(Schema):
     eta_seconds: float | None
 
 
+class Waiting(Schema):
+    """What a queued job waits for."""
+
+    reason: str = Field(
+        description="`no_worker`, `earlier_jobs`, `busy`, `on_battery`, `outside_hours`, `too_little_memory`, "
+        "`insufficient_storage`.",
+        examples=["busy"],
+    )
+    message: str = Field(description="The same in a sentence.", examples=['The worker is at "first try".'])
+    eta_seconds: float | None = Field(
+        default=None,
+        description="Until a worker is free, where running jobs can tell; their export and measurement come on top.",
+    )
+
+
 class JobView(Schema):
     """A job."""
 
@@ -63,6 +78,9 @@ class JobView(Schema):
     attempt: int
     priority: int = Field(description="Waiting jobs of a higher one go first.")
     queue_position: int | None = Field(description="How many jobs run before it; null unless queued.")
+    waits_for: Waiting | None = Field(
+        description="Why a queued job does not run; null if a worker is about to take it."
+    )
     cancel_requested: bool = Field(description="A running job is to end; its worker sees to it.")
     pause_requested: bool = Field(description="A running job is to be set aside; its worker sees to it.")
     progress: Progress | None

@@ -18,6 +18,7 @@ from service.schemas import (
     ModelView,
     UploadState,
 )
+from service.waiting import waits_for
 from specs.datasets import BuiltinDataset, class_split_sizes, split_sizes
 from specs.splits import VALIDATION_FRACTION
 from store import queue
@@ -48,7 +49,9 @@ JOB_FIELDS = (
 def job_view(session: Session, job: Job) -> JobView:
     """A job as clients see it."""
     fields = {name: getattr(job, name) for name in JOB_FIELDS}
-    return JobView(**fields, spec=json.loads(job.spec), queue_position=queue.queue_position(session, job))
+    position = queue.queue_position(session, job)
+    waiting = waits_for(session, job, position=position)
+    return JobView(**fields, spec=json.loads(job.spec), queue_position=position, waits_for=waiting)
 
 
 def metric_view(row: Metric) -> MetricView:

@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from specs.hours import Hours
+from specs.webhooks import check_webhook
+
 MEBIBYTE = 1024 * 1024
 GIBIBYTE = 1024 * MEBIBYTE
 
@@ -113,6 +116,25 @@ class Settings(BaseSettings):
         default=20.0, description="What a training gets to write its checkpoint when the worker is asked to stop."
     )
 
+    training_on_battery: bool = Field(
+        default=True, description="Whether trainings run while the machine runs on its battery."
+    )
+    training_battery_percent: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0, description="On battery, trainings wait while it is charged less."
+    )
+    training_hours: Hours | None = Field(
+        default=None, description="Of the day, local time, in which trainings run, such as 22-7 or 22:30-6:45."
+    )
+    webhook_url: SecretStr | None = Field(
+        default=None, description="Where ends of jobs are told; it may hold a token, so it is shown nowhere."
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="What messages are signed with: `whsec_` and 24 to 64 bytes in base64."
+    )
+    webhook_private: bool = Field(
+        default=False, description="Whether messages may go to this machine and to private networks."
+    )
+
     parent_pid: Annotated[int, Field(gt=0)] | None = Field(
         default=None, description="The process that this one ends with; set by `pruneyard up`."
     )
@@ -125,6 +147,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 "PRUNEYARD_HOST is not a loopback address and PRUNEYARD_API_KEY is not set: anybody who reaches this "
                 "machine could use it. Set PRUNEYARD_API_KEY, or PRUNEYARD_HOST=127.0.0.1."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _webhook_with_a_secret(self) -> Self:
+        if self.webhook_url is not None:
+            check_webhook(
+                self.webhook_url.get_secret_value(),
+                secret=self.webhook_secret.get_secret_value() if self.webhook_secret is not None else None,
             )
         return self
 

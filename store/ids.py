@@ -7,7 +7,7 @@ import secrets
 import time
 from typing import Literal
 
-Prefix = Literal["job", "mdl", "fam", "ds"]
+Prefix = Literal["job", "mdl", "fam", "ds", "msg"]
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_PATTERN = re.compile(r"(job|mdl|fam|ds)_[0-9a-z_]{1,64}")

@@ -16,6 +16,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from specs.jobs import lane_of
+from store.deliveries import announce_end
 from store.errors import Conflict, KeyReused, LostClaim, NotFound
 from store.events import newest_event, record
 from store.ids import new_id
@@ -109,6 +110,17 @@ def queue_position(session: Session, job: Job) -> int | None:
     same_lane = Job.kind.in_(lane_of(job.kind))
     count = session.scalar(select(func.count()).select_from(Job).where(Job.status == "queued", same_lane, earlier))
     return count or 0
+
+
+def next_job(session: Session, kinds: Sequence[str]) -> Job | None:
+    """The queued job of these kinds that goes first."""
+    waiting = select(Job).where(Job.status == "queued", Job.kind.in_(kinds))
+    return session.scalar(waiting.order_by(Job.priority.desc(), Job.number).limit(1))
+
+
+def running(session: Session, kinds: Sequence[str]) -> list[Job]:
+    """Jobs of these kinds that workers are at."""
+    return list(session.scalars(select(Job).where(Job.status == "running", Job.kind.in_(kinds))))
 
 
 def claim(session: Session, worker: str, *, kinds: Sequence[str] | None = None) -> Claim | None:
@@ -327,6 +339,7 @@ def _end(session: Session, job: Job, status: str, *, reason: str | None = None, 
     job.status, job.reason, job.message = status, reason, message
     job.owner, job.phase, job.pause_requested, job.finished_at = None, None, False, now()
     _record_state(session, job)
+    announce_end(session, job)
     if status != "succeeded":
         _fail_dataset(session, job)
 

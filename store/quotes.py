@@ -26,16 +26,26 @@ def compared(session: Session, claim: Claim, spec: TrainSpec | DistillSpec) -> d
 
     Empty if it was not, or if it has told of no epoch.
     """
-    query = select(Job).where(
-        Job.kind == "quote", Job.status == "succeeded", Job.result["of"].as_string() == key_of(spec)
-    )
-    quote = session.scalar(query.order_by(Job.number.desc()).limit(1))
+    quote = _newest(session, spec)
     taken = [row.seconds for row in list_metrics(session, claim.job_id) if row.seconds]
     if quote is None or quote.result is None or not taken:
         return {}
     # Without the corrections of then: they would be corrected twice.
     measured = quote.result["measured_seconds_per_epoch"]
     return {"quote": {"job": quote.id, "error": round(sum(taken) / len(taken) / measured, 4)}}
+
+
+def quoted_memory(session: Session, spec: TrainSpec | DistillSpec) -> int | None:
+    """The bytes that this training would take at most, if it was quoted."""
+    quote = _newest(session, spec)
+    return None if quote is None or quote.result is None else int(quote.result["peak_memory_bytes"])
+
+
+def _newest(session: Session, spec: TrainSpec | DistillSpec) -> Job | None:
+    query = select(Job).where(
+        Job.kind == "quote", Job.status == "succeeded", Job.result["of"].as_string() == key_of(spec)
+    )
+    return session.scalar(query.order_by(Job.number.desc()).limit(1))
 
 
 def errors(session: Session) -> list[float]:

@@ -57,7 +57,8 @@ class Table(DeclarativeBase):
 class Worker(Table):
     """One life of a worker process; `beat` counts its heartbeats.
 
-    `devices` are the names that it trains on; `findings` say why, once it has looked.
+    `devices` are the names that it trains on; `findings` say why, once it has looked. `hold` is the
+    `reason` for which it starts no training now, with a `message`.
     """
 
     __tablename__ = "workers"
@@ -68,6 +69,7 @@ class Worker(Table):
     pid_created: Mapped[float]
     devices: Mapped[list[Any]]
     findings: Mapped[list[Any] | None] = mapped_column(JSON, default=None)
+    hold: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
     beat: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[datetime]
     beat_at: Mapped[datetime]
@@ -114,6 +116,30 @@ class IdempotencyKey(Table):
     request_sha256: Mapped[str] = mapped_column(String(64))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Webhook(Table):
+    """That ends of jobs are told: entered by a service whose settings have an address, which are not kept here."""
+
+    __tablename__ = "webhooks"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    since: Mapped[datetime] = mapped_column(default=now)
+
+
+class Delivery(Table):
+    """A message that is still to be delivered, as it was when it was written; nobody sends it before `due_at`."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (Index("delivery_due", "due_at", "number"),)
+
+    number: Mapped[int] = mapped_column(BigKey, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    body: Mapped[str] = mapped_column(Text)
+    tries: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    due_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class Metric(Table):

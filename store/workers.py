@@ -62,6 +62,13 @@ def set_devices(session: Session, incarnation: str, devices: Sequence[str]) -> N
         worker.devices = list(devices)
 
 
+def set_hold(session: Session, incarnation: str, hold: dict[str, str] | None) -> None:
+    """Why this worker starts no training now: `reason` in a word, `message` in a sentence. None: it does."""
+    worker = session.get(Worker, incarnation)
+    if worker is not None:
+        worker.hold = hold
+
+
 def sign_off(session: Session, incarnation: str) -> None:
     """Removes a worker that ends in good order and holds no job."""
     session.execute(delete(Worker).where(Worker.incarnation == incarnation))

@@ -1,7 +1,7 @@
 """The process of a job, seen from the worker: start it, ask it to stop, kill it with all it started.
 
-The process reads a pipe: the word `stop` asks for a checkpoint and an end; its closing means that the worker is gone,
-and the process ends at once. That needs no signals, so it works the same on Windows.
+The process reads a pipe: the word `stop`, with why, asks for a checkpoint and an end; its closing means that the worker
+is gone, and the process ends at once. That needs no signals, so it works the same on Windows.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -24,6 +25,7 @@ from store.queue import Claim
 
 KILL_SECONDS = 5.0
 STOP = b"stop"
+SHUT_DOWN = "The worker was shut down"
 # Looked up by name, so that the worker holds nothing of what jobs need.
 MAIN = "workers.job:main"
 # As `ps` and `top` show the process on Linux.
@@ -35,6 +37,12 @@ TITLE = "pruneyard-job"
 KEEP_MEMORY = {
     "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.hugetlb=1"
 }
+
+
+class Stop(threading.Event):
+    """Set when the job is to write a checkpoint and end; `why` as it was asked."""
+
+    why = SHUT_DOWN
 
 
 class Child:
@@ -66,10 +74,10 @@ class Child:
         self._process.join(seconds)
         return self.code
 
-    def ask_to_stop(self) -> None:
-        """Asks for a checkpoint and an end."""
+    def ask_to_stop(self, why: str = SHUT_DOWN) -> None:
+        """Asks for a checkpoint and an end; `why` begins the sentence that the job goes back to the queue with."""
         with contextlib.suppress(OSError):
-            self._words.send_bytes(STOP)
+            self._words.send_bytes(STOP + b" " + why.encode())
 
     def kill(self) -> None:
         """Kills it and whatever it started, and waits for their end."""

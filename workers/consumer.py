@@ -23,13 +23,15 @@ from specs.settings import Settings
 from store import devices, queue, workers
 from store.artifacts import Artifacts
 from store.checkpoints import expire_checkpoints
-from store.database import Database
+from store.database import Database, Session
 from store.datasets import remove_unneeded_uploads
 from store.errors import LostClaim, StoreError
 from store.queue import Claim
-from workers.child import Child
+from workers.child import SHUT_DOWN, Child
 from workers.devices import ALWAYS, examine_devices
 from workers.heartbeat import Heartbeat
+from workers.manners import Manners
+from workers.room import lack_of_room
 from workers.starting import Starter
 
 IDLE_SECONDS = 0.3
@@ -39,7 +41,8 @@ RETRY_SECONDS = 0.5
 
 log = structlog.get_logger()
 
-Verdict = Literal["go on", "cancel", "pause", "stop", "stalled", "abandon"]
+Verdict = Literal["go on", "cancel", "pause", "yield", "stop", "stalled", "abandon"]
+TRAININGS = LANES[0]
 
 
 @dataclass
@@ -59,7 +62,14 @@ class Progress:
 class Consumer:
     """One worker: runs one job of each lane at a time until `stop` is set."""
 
-    def __init__(self, settings: Settings, database: Database, artifacts: Artifacts, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        artifacts: Artifacts,
+        stop: threading.Event,
+        manners: Manners | None = None,
+    ) -> None:
         self._settings = settings
         self._database = database
         self._artifacts = artifacts
@@ -67,6 +77,7 @@ class Consumer:
         self._watch = workers.Watch(database, ttl_seconds=settings.worker_ttl_seconds)
         self._examined = threading.Event()
         self._findings: list[Finding] = []
+        self._manners = manners or Manners(settings)
         self._starter = Starter(keep_seconds=settings.keep_loaded_seconds)
 
     def run(self) -> None:
@@ -161,7 +172,7 @@ class Consumer:
             if claim is None:
                 self._stop.wait(IDLE_SECONDS)
             else:
-                self._attend(claim, heartbeat, fork=self._usable == ALWAYS and "ingest" not in kinds)
+                self._attend(claim, heartbeat, fork=self._usable == ALWAYS and "ingest" not in kinds, lane=kinds)
                 if "ingest" in kinds:
                     self._remove_uploads()
 
@@ -170,21 +181,32 @@ class Consumer:
             with self._database.write() as session:
                 if workers.beat(session, incarnation):
                     queue.release_unknown(session, incarnation, kinds=kinds)
+                    if kinds == TRAININGS and self._holds(session, incarnation):
+                        return None
                     return queue.claim(session, incarnation, kinds=kinds)
         except StoreError:
             return None
         heartbeat.lost.set()
         return None
 
-    def _attend(self, claim: Claim, heartbeat: Heartbeat, *, fork: bool) -> None:
+    def _holds(self, session: Session, incarnation: str) -> bool:
+        """Whether no training may start now; the worker's row says why."""
+        hold = self._manners.hold()
+        if hold is None and (job := queue.next_job(session, TRAININGS)) is not None:
+            hold = lack_of_room(session, incarnation, job)
+        workers.set_hold(session, incarnation, None if hold is None else hold.told())
+        return hold is not None
+
+    def _attend(self, claim: Claim, heartbeat: Heartbeat, *, fork: bool, lane: Sequence[str]) -> None:
         log.info("job starts", job=claim.job_id, attempt=claim.attempt)
         # What an earlier attempt left half written when its worker was killed; it may write nothing more.
         self._artifacts.remove_leftovers_of(f"{claim.job_id}-*")
         child = self._starter.start(claim, self._artifacts.job_log(claim.job_id), fork=fork)
         try:
-            verdict = self._watch_over(child, claim, heartbeat)
-            if verdict in {"stop", "pause"}:
-                child.ask_to_stop()
+            verdict = self._watch_over(child, claim, heartbeat, lane)
+            if verdict in {"stop", "pause", "yield"}:
+                hold = self._manners.hold() if verdict == "yield" else None
+                child.ask_to_stop(hold.why if hold else SHUT_DOWN)
                 child.wait(self._settings.shutdown_grace_seconds)
         finally:
             # Whatever happened, nothing of this job runs on.
@@ -195,13 +217,15 @@ class Consumer:
         if verdict != "abandon":
             self._settle(claim, verdict, code, heartbeat)
 
-    def _watch_over(self, child: Child, claim: Claim, heartbeat: Heartbeat) -> Verdict:
+    def _watch_over(self, child: Child, claim: Claim, heartbeat: Heartbeat, lane: Sequence[str]) -> Verdict:
         progress = Progress(since=time.monotonic())
         while child.wait(WATCH_SECONDS) is None:
             if heartbeat.lost.is_set():
                 return "abandon"
             if self._stop.is_set():
                 return "stop"
+            if lane == TRAININGS and self._manners.hold() is not None:
+                return "yield"
             verdict = self._look(claim, progress)
             if verdict != "go on":
                 return verdict
@@ -244,6 +268,8 @@ class Consumer:
             elif verdict == "stalled":
                 message = f"The job made no step for {self._settings.stall_seconds:g} seconds and was stopped."
                 queue.fail(session, claim, reason="stalled", message=message)
+            elif verdict == "yield":
+                queue.release(session, claim, message="The job stepped aside; it goes on from its checkpoint.")
             elif verdict in {"stop", "pause"}:
                 queue.release(session, claim, message="The worker was shut down; the job goes on from its checkpoint.")
             else:

@@ -45,7 +45,7 @@ from store.artifacts import Artifacts
 from store.database import Database
 from store.errors import LostClaim, NotFound, StorageFull, StoreBusy
 from store.queue import Claim
-from workers.child import KEEP_MEMORY, STOP
+from workers.child import KEEP_MEMORY, STOP, Stop
 from workers.run import Run, Stopped
 from workers.tasks import TASKS
 
@@ -82,7 +82,7 @@ def main(claim: Claim, words: Connection) -> int:
     settings = Settings()
     configure_logs(settings.log_format, settings.log_level)
     structlog.contextvars.bind_contextvars(job=claim.job_id, attempt=claim.attempt)
-    stop = threading.Event()
+    stop = Stop()
     threading.Thread(target=_obey, args=(words, stop), name="worker's words", daemon=True).start()
     _give_way()
     _keep_memory_alone()
@@ -93,11 +93,13 @@ def main(claim: Claim, words: Connection) -> int:
         database.close()
 
 
-def _obey(words: Connection, stop: threading.Event) -> None:
+def _obey(words: Connection, stop: Stop) -> None:
     """Reads the worker's words; when they end the worker is gone, and so is this process."""
     with contextlib.suppress(EOFError, OSError):
         while True:
-            if words.recv_bytes() == STOP:
+            word, _, why = words.recv_bytes().partition(b" ")
+            if word == STOP:
+                stop.why = why.decode()
                 stop.set()
     os._exit(3)
 
@@ -128,9 +130,9 @@ def _run(run: Run) -> int:
     except LostClaim as error:
         log.warning("this job is somebody else's now", error=str(error))
     except Interrupted:
-        _release(run, "The worker was shut down; the job goes on from its checkpoint.")
+        _release(run, f"{run.why_stopped}; the job goes on from its checkpoint.")
     except Stopped:
-        _release(run, "The worker was shut down; the job begins anew.")
+        _release(run, f"{run.why_stopped}; the job begins anew.")
     except StoreBusy as error:
         # The worker counts this as a crash: the job is tried again from its checkpoint.
         log.warning("the database is held by somebody else", error=str(error))

@@ -20,6 +20,7 @@ from store.checkpoints import Checkpoints
 from store.database import Database
 from store.errors import StoreBusy
 from store.queue import Claim
+from workers.child import SHUT_DOWN, Stop
 
 if TYPE_CHECKING:
     from nets.training import EpochRow  # torch, which not every job needs
@@ -102,6 +103,11 @@ class Run:
     def stop_requested(self) -> bool:
         """Whether the training is to write a checkpoint and end."""
         return self._stop.is_set()
+
+    @property
+    def why_stopped(self) -> str:
+        """The beginning of a sentence that says why it was asked to stop."""
+        return self._stop.why if isinstance(self._stop, Stop) else SHUT_DOWN
 
     def save_checkpoint(self, write: Callable[[Path], None], *, epoch: int, step: int, best: bool) -> None:
         """Keeps what `write` puts into the directory it is given."""

@@ -19,6 +19,9 @@ from pruneyard.progress import follow
 
 WIDE = 140
 
+Priority = Annotated[
+    int, typer.Option("--priority", min=-100, max=100, help="Waiting jobs of a higher one go first; 0 if not said.")
+]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the job is accepted.")]
 Name = Annotated[str | None, typer.Option("--name", help="Of the job and its model.")]
 DryRun = Annotated[
@@ -69,6 +72,7 @@ def train(  # noqa: PLR0913 - one parameter an option
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.")] = None,
     spec_file: JsonFile = None,
     dry_run: DryRun = False,
+    priority: Priority = 0,
     no_wait: NoWait = False,
 ) -> None:
     """Train a network; options stand above what --json says."""
@@ -85,10 +89,10 @@ def train(  # noqa: PLR0913 - one parameter an option
     for option in ("dataset", "architecture"):
         if option not in spec and spec["kind"] == "train":
             raise typer.BadParameter("say which, here or with --json.", param_hint=f"--{option}")
-    _submit(spec, wait=not no_wait, dry_run=dry_run)
+    _submit(spec, wait=not no_wait, dry_run=dry_run, priority=priority)
 
 
-def prune(
+def prune(  # noqa: PLR0913 - one parameter an option
     model: Annotated[str, typer.Argument(help="Id, alias or name of the model.")],
     *,
     sparsity: Annotated[
@@ -102,6 +106,7 @@ def prune(
     method: Annotated[str | None, typer.Option("--method", help="Which pruning method.")] = None,
     name: Name = None,
     dry_run: DryRun = False,
+    priority: Priority = 0,
     no_wait: NoWait = False,
 ) -> None:
     """Prune a model and retrain what is left; the model itself stays."""
@@ -112,10 +117,10 @@ def prune(
     spec.update({key: value for key, value in given.items() if value is not None})
     if epochs is not None:
         spec["fine_tune"] = {"epochs": epochs} if epochs else None
-    _submit(spec, wait=not no_wait, dry_run=dry_run)
+    _submit(spec, wait=not no_wait, dry_run=dry_run, priority=priority)
 
 
-def distill(
+def distill(  # noqa: PLR0913 - one parameter an option
     teacher: Annotated[str, typer.Argument(help="Id, alias or name of the model to learn from.")],
     *,
     architecture: Annotated[str, typer.Option("--architecture", help="Of the network that learns.")],
@@ -128,6 +133,7 @@ def distill(
     epochs: Epochs = None,
     name: Name = None,
     dry_run: DryRun = False,
+    priority: Priority = 0,
     no_wait: NoWait = False,
 ) -> None:
     """Train a network on a model's images and on what the model thinks of them."""
@@ -135,7 +141,7 @@ def distill(
     _merge(spec, "architecture", architecture, options=_pairs(settings or ()))
     given = {"recipe": recipe, "epochs": epochs, "name": name}
     spec.update({key: value for key, value in given.items() if value is not None})
-    _submit(spec, wait=not no_wait, dry_run=dry_run)
+    _submit(spec, wait=not no_wait, dry_run=dry_run, priority=priority)
 
 
 def quantize(
@@ -146,12 +152,13 @@ def quantize(
         typer.Option("--max-drop", help="Validation accuracy that may be lost; 0.01 where it is not said."),
     ] = None,
     name: Name = None,
+    priority: Priority = 0,
     no_wait: NoWait = False,
 ) -> None:
     """Make a copy of a model that computes with 8-bit integers; the model itself stays."""
     spec: dict[str, Any] = {"kind": "quantize", "model": model}
     spec.update({key: value for key, value in {"max_drop": max_drop, "name": name}.items() if value is not None})
-    _submit(spec, wait=not no_wait)
+    _submit(spec, wait=not no_wait, priority=priority)
 
 
 def list_jobs(
@@ -205,11 +212,12 @@ def clone_job(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the job that is to differ.")
     ] = None,
     spec_file: JsonFile = None,
+    priority: Priority = 0,
     no_wait: NoWait = False,
 ) -> None:
     """Ask for the same job once more, with changes."""
     changes = {**(_read_spec(spec_file) if spec_file else {}), **_pairs(settings or ())}
-    _follow(lambda client: client.clone(job_id, **changes), wait=not no_wait)
+    _follow(lambda client: client.clone(job_id, priority=priority, **changes), wait=not no_wait)
 
 
 def save_bundle(
@@ -236,8 +244,8 @@ def _tell(ask: Callable[[Client], Job]) -> None:
     console().print(Text(f"{job['id']}: {job['status']}{wish}"))
 
 
-def _submit(spec: dict[str, Any], *, wait: bool, dry_run: bool = False) -> None:
-    _follow(lambda client: client.submit(spec, dry_run=dry_run), wait=wait)
+def _submit(spec: dict[str, Any], *, wait: bool, priority: int, dry_run: bool = False) -> None:
+    _follow(lambda client: client.submit(spec, dry_run=dry_run, priority=priority), wait=wait)
 
 
 def _follow(ask: Callable[[Client], Job], *, wait: bool) -> None:

@@ -130,6 +130,25 @@ def test_a_job_is_asked_for_once_more_with_changes(service: FakeService) -> None
     assert run("jobs", "clone", "job_1", "--set", "seed").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--dataset", "digits", "--architecture", "resnet18"],
+        ["prune", "first"],
+        ["distill", "first", "--architecture", "mlp"],
+        ["quantize", "first"],
+        ["jobs", "clone", "job_1"],
+    ],
+    ids=lambda command: command[-2] if command[0] == "jobs" else command[0],
+)
+def test_a_job_is_set_before_others(service: FakeService, command: list[str]) -> None:
+    service.add_job(name="first")
+    assert run(*command, "--priority", "5", "--no-wait").exit_code == 0
+    assert run(*command, "--no-wait").exit_code == 0
+    assert [seen.query for seen in service.seen if seen.method == "POST"] == [{"priority": "5"}, {}]
+    assert run(*command, "--priority", "101").exit_code == 2
+
+
 QUOTE = {"of": "0", "epochs": 20, "measured_seconds_per_epoch": 60.0, "seconds_per_epoch": 61.0, "seconds": 1220.0}
 QUOTE |= {"seconds_low": 976.0, "seconds_high": 1525.0, "peak_memory_bytes": 812e6, "available_memory_bytes": 6.1e9}
 QUOTE |= {"disk_bytes": 134e6, "free_disk_bytes": 50e9, "fits": True, "jobs_beside": 1, "corrected_by": 0}

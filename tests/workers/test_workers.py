@@ -8,10 +8,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -20,9 +22,13 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from specs.settings import Settings
+from store.artifacts import Artifacts
 from store.backup import back_up, restore
 from store.database import Database
 from tests.conftest import LOOPBACK, TINY_TRAINING, jobs_of, new_home, running_worker, wait_for
+from workers.child import job_environment
+from workers.consumer import Consumer
+from workers.manners import Manners
 
 LONG: dict[str, Any] = {**TINY_TRAINING, "name": "long", "epochs": 10_000}
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -149,6 +155,35 @@ def test_a_paused_job_leaves_its_worker_to_others_and_goes_on_as_if_nothing_had_
     undisturbed = wait_until(served.api, again, "succeeded", "failed")
     models = [served.api.get(f"/v1/models/{end['result']['model']}").json() for end in (job, undisturbed)]
     assert models[0]["weights_sha256"] == models[1]["weights_sha256"]
+
+
+def test_a_training_steps_aside_on_battery_and_goes_on_at_the_mains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = new_home(tmp_path / "home").model_copy(update={"training_on_battery": False, "keep_loaded_seconds": 0.0})
+    for name, value in {**job_environment(settings), "OMP_NUM_THREADS": "1", "PRUNEYARD_DEVICE_PROBE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    battery, stop, database = SimpleNamespace(percent=80, power_plugged=True), threading.Event(), Database.of(settings)
+    manners = Manners(settings, battery=lambda: battery)
+    consumer = Consumer(settings, database, Artifacts(settings.home), stop, manners)
+    thread = threading.Thread(target=consumer.run, daemon=True)
+    thread.start()
+    with TestClient(create_app(settings), base_url=LOOPBACK) as api:
+        job_id = submit(api, LONG)
+        wait_for_epoch(api, job_id, 2)
+        battery.power_plugged = False
+        job = wait_until(api, job_id, "queued")
+        assert job["message"] == "The machine runs on its battery, at 80 percent; the job goes on from its checkpoint."
+        assert wait_for(lambda: job_of(api, job_id)["waits_for"])["reason"] == "on_battery"
+        epochs = len(api.get(f"/v1/jobs/{job_id}/metrics").json()["items"])
+        battery.power_plugged = True
+        wait_for_epoch(api, job_id, epochs + 1)
+        job = job_of(api, job_id)
+        assert (job["status"], job["attempt"], job["waits_for"]) == ("running", 2, None)
+        assert job["progress"]["epoch"] > epochs, "from its checkpoint"
+        stop.set()
+        thread.join()
+    database.close()
 
 
 def test_a_copy_taken_beside_a_training_goes_on_elsewhere(served: Served, tmp_path: Path) -> None:

@@ -78,6 +78,12 @@ def find_job_named(session: Session, reference: str) -> Job | None:
     return session.scalar(query)
 
 
+def running_claims(session: Session) -> set[str]:
+    """The names of the claims that jobs run at."""
+    running = session.execute(select(Job.id, Job.attempt).where(Job.status == "running"))
+    return {Claim(*row).name for row in running}
+
+
 def count_jobs(session: Session) -> dict[str, int]:
     """How many jobs there are in each status, also those without any."""
     query = select(Job.status, func.count()).group_by(Job.status)
@@ -104,9 +110,11 @@ def queue_position(session: Session, job: Job) -> int | None:
     return count or 0
 
 
-def claim(session: Session, worker: str, *, kinds: Sequence[str] | None = None) -> Claim | None:
-    """Takes the first queued job for this worker, of these kinds or of any, if there is one."""
-    queued = Job.status == "queued"
+def claim(
+    session: Session, worker: str, *, kinds: Sequence[str] | None = None, without: Sequence[str] = ()
+) -> Claim | None:
+    """Takes the first queued job for this worker, of these kinds or of any, `without` these jobs, if there is one."""
+    queued = (Job.status == "queued") & Job.id.not_in(without)
     query = (
         select(Job)
         .where(queued if kinds is None else queued & Job.kind.in_(kinds))
@@ -123,6 +131,16 @@ def claim(session: Session, worker: str, *, kinds: Sequence[str] | None = None) 
     job.started_at = job.started_at or now()
     _record_state(session, job)
     return Claim(job.id, job.attempt)
+
+
+def give_back_lost(session: Session, worker: str, *, kinds: Sequence[str]) -> None:
+    """Gives back the jobs of these kinds that this worker holds, by one that runs none of them.
+
+    A claim can be made although the worker hears of an error: nobody would run the job, and its owner would live.
+    """
+    lost = (Job.status == "running") & (Job.owner == worker) & Job.kind.in_(kinds)
+    for job in session.scalars(select(Job).where(lost).with_for_update()):
+        _give_back(session, job, "Its worker did not hear that it had the job.")
 
 
 def held(session: Session, claim: Claim) -> Job:
@@ -179,9 +197,12 @@ def fail(session: Session, claim: Claim, *, reason: str, message: str) -> None:
     _end(session, job, "failed", reason=reason, message=message)
 
 
-def release(session: Session, claim: Claim, *, message: str) -> None:
-    """Gives the job back, without counting against it: to the queue, at its old place, unless more was asked for."""
-    _give_back(session, held(session, claim), message)
+def release(session: Session, claim: Claim, *, message: str, reason: str | None = None) -> None:
+    """Gives the job back, without counting against it: to the queue, at its old place, unless more was asked for.
+
+    With a `reason` it waits for something there.
+    """
+    _give_back(session, held(session, claim), message, reason)
 
 
 def crashed(session: Session, claim: Claim, *, message: str) -> None:
@@ -223,7 +244,7 @@ def retry(session: Session, job_id: str) -> Job:
     if job.kind == "ingest":
         raise Conflict("A data set is read once. Make it anew and send its content again.")
     if job.status in ENDED:
-        job.crashes, job.finished_at, job.reason = 0, None, None
+        job.crashes, job.finished_at = 0, None
         job.cancel_requested = job.pause_requested = False
         _requeue(session, job, "Tried again on request.")
     return job
@@ -277,24 +298,25 @@ def _crashed(session: Session, job: Job, message: str) -> None:
         _give_back(session, job, message)
 
 
-def _give_back(session: Session, job: Job, message: str) -> None:
+def _give_back(session: Session, job: Job, message: str, reason: str | None = None) -> None:
     """What was asked of a running job stands, however it stopped: a worker's shutdown cancels no cancelling."""
     if job.cancel_requested:
         _end(session, job, "cancelled", reason="user", message="Cancelled on request.")
     elif job.pause_requested:
         _set_aside(session, job)
     else:
-        _requeue(session, job, message)
+        _requeue(session, job, message, reason)
 
 
 def _set_aside(session: Session, job: Job) -> None:
     message = "Paused on request; resumed it goes on from its last checkpoint, if it has one."
-    job.status, job.owner, job.phase, job.message, job.pause_requested = "paused", None, None, message, False
+    job.status, job.owner, job.phase, job.reason, job.message = "paused", None, None, None, message
+    job.pause_requested = False
     _record_state(session, job)
 
 
-def _requeue(session: Session, job: Job, message: str) -> None:
-    job.status, job.owner, job.phase, job.message = "queued", None, None, message
+def _requeue(session: Session, job: Job, message: str, reason: str | None = None) -> None:
+    job.status, job.owner, job.phase, job.reason, job.message = "queued", None, None, reason, message
     _record_state(session, job)
 
 

@@ -20,14 +20,15 @@ import structlog
 from specs.devices import Finding
 from specs.jobs import LANES
 from specs.settings import Settings
-from store import devices, queue, workers
+from store import devices, queue, waits, workers
 from store.artifacts import Artifacts
 from store.checkpoints import expire_checkpoints
 from store.database import Database
 from store.datasets import remove_unneeded_uploads
 from store.errors import LostClaim, StoreError
+from store.orphans import remove_orphans
 from store.queue import Claim
-from workers.child import Child
+from workers.child import NO_ROOM, Child
 from workers.devices import ALWAYS, examine_devices
 from workers.heartbeat import Heartbeat
 from workers.starting import Starter
@@ -36,6 +37,8 @@ IDLE_SECONDS = 0.3
 WATCH_SECONDS = 0.1
 SWEEP_SECONDS = 2.0
 RETRY_SECONDS = 0.5
+# Far more than what takes between files and their row.
+ORPHANED = timedelta(hours=1)
 
 log = structlog.get_logger()
 
@@ -107,7 +110,11 @@ class Consumer:
         return None
 
     def _clean_up(self) -> None:
-        self._artifacts.remove_leftovers()
+        with self._database.read() as session:
+            at_work = queue.running_claims(session)
+        self._artifacts.remove_leftovers(but_of=at_work)
+        for name in remove_orphans(self._database, self._artifacts, older_than=ORPHANED):
+            log.info("files that nobody knows of removed", of=name)
         days = timedelta(days=self._settings.keep_checkpoints_days)
         for job_id in expire_checkpoints(self._database, self._artifacts, older_than=days):
             log.info("checkpoints of an ended job removed", job=job_id)
@@ -169,7 +176,7 @@ class Consumer:
         try:
             with self._database.write() as session:
                 if workers.beat(session, incarnation):
-                    return queue.claim(session, incarnation, kinds=kinds)
+                    return workers.claim(session, incarnation, kinds=kinds, home=self._artifacts.home)
         except StoreError:
             return None
         heartbeat.lost.set()
@@ -245,6 +252,8 @@ class Consumer:
                 queue.fail(session, claim, reason="stalled", message=message)
             elif verdict in {"stop", "pause"}:
                 queue.release(session, claim, message="The worker was shut down; the job goes on from its checkpoint.")
+            elif code == NO_ROOM:
+                waits.set_aside(session, claim, self._artifacts.home, needed=0)
             else:
                 queue.crashed(session, claim, message=_how_it_died(code))
 

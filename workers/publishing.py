@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from inference.kernel_cache import KernelCache
 from inference.measuring import Measurement, measure
 from nets import publishing as files
 from nets.architectures import Network
-from store import models, queue
+from store import models
 from workers.run import Run
 
 Write = Callable[[Path], ModelManifest]
@@ -44,19 +43,9 @@ def publish_files(
         run.enter("measuring")
         measurement = _measure(run, directory)
         reported = None if report is None else report(directory, measurement.on_cpu)
-    try:
-        with run.database.write() as session:
-            name = queue.held(session, run.claim).name
-            publication = _publication(manifest, request, name=name, latency=measurement.as_dict())
-            models.publish(session, run.claim, replace(publication, report=reported))
-            removable = run.checkpoints.finish(session)
-            told = {key: reported[key] for key in ("verdict", "reason")} if reported else {}
-            queue.succeed(session, run.claim, {"model": manifest.id, **result, **told})
-    except BaseException:
-        run.artifacts.remove(run.artifacts.model(request.id))
-        raise
-    for path in removable:
-        run.artifacts.remove(path)
+    publication = _publication(manifest, request, latency=measurement.as_dict(), report=reported)
+    told = {key: reported[key] for key in ("verdict", "reason")} if reported else {}
+    run.end_with_model(publication, {"model": manifest.id, **result, **told})
 
 
 def _measure(run: Run, directory: Path) -> Measurement:
@@ -73,7 +62,7 @@ def _told(calibration: Calibration | None) -> dict[str, Any] | None:
 
 
 def _publication(
-    manifest: ModelManifest, request: files.Publication, *, name: str, latency: dict[str, Any]
+    manifest: ModelManifest, request: files.Publication, *, latency: dict[str, Any], report: dict[str, Any] | None
 ) -> models.Publication:
     facts = manifest.model_dump(
         mode="json", include={"architecture", "classes", "parameters", "nonzero_parameters", "macs", "metrics"}
@@ -84,7 +73,6 @@ def _publication(
     facts["training_images"] = len(request.data.train)
     return models.Publication(
         id=manifest.id,
-        name=name,
         kind=manifest.kind,
         dataset=manifest.dataset["id"],
         parent=manifest.lineage.get("parent"),
@@ -92,4 +80,5 @@ def _publication(
         bytes=stored_bytes(manifest),
         facts=facts,
         latency=latency,
+        report=report,
     )

@@ -19,6 +19,7 @@ from specs.datasets import DatasetSpec, FolderSource, TorchvisionSource, UploadS
 from specs.jobs import IngestSpec
 from specs.settings import Settings
 from store import datasets, queue
+from store.orphans import withdraw_dataset
 from workers.run import Run
 
 
@@ -123,7 +124,7 @@ def _publish(run: Run, manifest: DatasetManifest) -> None:
             datasets.publish(session, run.claim, manifest.id, facts, rejected)
             queue.succeed(session, run.claim, {"dataset": manifest.id, "images": manifest.images})
     except BaseException:
-        run.artifacts.remove(run.artifacts.dataset(manifest.id))
+        withdraw_dataset(run.database, run.artifacts, manifest.id)
         raise
 
 

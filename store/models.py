@@ -21,6 +21,7 @@ class Publication:
     """What is remembered of a model beside its files."""
 
     id: str
+    name: str
     kind: str
     dataset: str
     parent: str | None
@@ -32,10 +33,9 @@ class Publication:
 
 
 def publish(session: Session, claim: Claim, publication: Publication) -> Model:
-    """Enters a model whose files are in place, by its job's name; part of the transaction that ends the job."""
-    job = held(session, claim)
-    family = _family(session, publication)
-    model = Model(**vars(publication), name=job.name, status="ready", job_id=job.id, family=family)
+    """Enters a model whose files are in place; part of the transaction that ends its job."""
+    held(session, claim)
+    model = Model(**vars(publication), status="ready", job_id=claim.job_id, family=_family(session, publication))
     session.add(model)
     session.flush()
     return model

@@ -13,32 +13,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
 from formats.manifest import MANIFEST_NAME
 from store.artifacts import Artifacts
 from store.database import Database
-from store.errors import StoreError
 from store.queue import ENDED
 from store.tables import JOB_STATUSES, Checkpoint, Dataset, Job, Model
-
-
-def withdraw_model(database: Database, artifacts: Artifacts, model_id: str) -> None:
-    """Removes the files of a model that could not be entered.
-
-    They stay where it was entered after all, or where that cannot be told now: a transaction may have been made
-    although whoever asked for it heard of an error.
-    """
-    with contextlib.suppress(StoreError, SQLAlchemyError):
-        if model_id not in _models(database):
-            artifacts.remove(artifacts.model(model_id))
-
-
-def withdraw_dataset(database: Database, artifacts: Artifacts, dataset_id: str) -> None:
-    """The same of a data set that could not be made ready."""
-    with contextlib.suppress(StoreError, SQLAlchemyError):
-        if dataset_id not in _datasets(database, "ready"):
-            artifacts.remove(artifacts.dataset(dataset_id))
 
 
 def remove_orphans(database: Database, artifacts: Artifacts, *, older_than: timedelta) -> list[str]:

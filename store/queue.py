@@ -133,16 +133,6 @@ def claim(
     return Claim(job.id, job.attempt)
 
 
-def give_back_lost(session: Session, worker: str, *, kinds: Sequence[str]) -> None:
-    """Gives back the jobs of these kinds that this worker holds, by one that runs none of them.
-
-    A claim can be made although the worker hears of an error: nobody would run the job, and its owner would live.
-    """
-    lost = (Job.status == "running") & (Job.owner == worker) & Job.kind.in_(kinds)
-    for job in session.scalars(select(Job).where(lost).with_for_update()):
-        _give_back(session, job, "Its worker did not hear that it had the job.")
-
-
 def held(session: Session, claim: Claim) -> Job:
     """The job, locked, if it still runs at this claim's attempt; LostClaim if not."""
     query = (
@@ -189,6 +179,12 @@ def succeed(session: Session, claim: Claim, result: dict[str, Any]) -> None:
     if job.progress:
         job.progress = {**job.progress, "fraction": 1.0, "eta_seconds": 0.0}
     _end(session, job, "succeeded")
+
+
+def has_succeeded(session: Session, claim: Claim) -> bool:
+    """Whether the job did succeed at this attempt; a transaction that is just saying so is waited for."""
+    job = _locked(session, claim.job_id)
+    return job.status == "succeeded" and job.attempt == claim.attempt
 
 
 def fail(session: Session, claim: Claim, *, reason: str, message: str) -> None:
@@ -271,6 +267,16 @@ def release_all(session: Session, *, message: str) -> None:
     """Gives back all that runs, where nobody can be running anything."""
     for job in session.scalars(select(Job).where(Job.status == "running").with_for_update()):
         _give_back(session, job, message)
+
+
+def release_unknown(session: Session, worker: str, *, kinds: Sequence[str]) -> None:
+    """Gives back what a worker holds without knowing: it claimed, and the connection was lost before it heard so.
+
+    For a worker that runs none of these kinds, as one that is about to claim.
+    """
+    mine = (Job.status == "running") & (Job.owner == worker) & Job.kind.in_(kinds)
+    for job in session.scalars(select(Job).where(mine).with_for_update()):
+        _give_back(session, job, "Its worker lost the database as it took the job.")
 
 
 def requeue_lost(session: Session, dead_workers: Iterable[str]) -> list[str]:

@@ -54,7 +54,7 @@ def beat(session: Session, incarnation: str) -> bool:
 
 def claim(session: Session, incarnation: str, *, kinds: Sequence[str], home: Path) -> Claim | None:
     """The next job for a worker that runs none of these kinds, if there is one that has the room it waited for."""
-    queue.give_back_lost(session, incarnation, kinds=kinds)
+    queue.release_unknown(session, incarnation, kinds=kinds)
     return queue.claim(session, incarnation, kinds=kinds, without=without_room(session, home))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from inference.kernel_cache import KernelCache
 from inference.measuring import Measurement, measure
 from nets import publishing as files
 from nets.architectures import Network
-from store import models
+from store import models, queue
+from store.publishing import publishing
 from workers.run import Run
 
 Write = Callable[[Path], ModelManifest]
@@ -43,9 +45,15 @@ def publish_files(
         run.enter("measuring")
         measurement = _measure(run, directory)
         reported = None if report is None else report(directory, measurement.on_cpu)
-    publication = _publication(manifest, request, latency=measurement.as_dict(), report=reported)
-    told = {key: reported[key] for key in ("verdict", "reason")} if reported else {}
-    run.end_with_model(publication, {"model": manifest.id, **result, **told})
+    with publishing(run.database, run.artifacts, run.artifacts.model(request.id), run.claim) as session:
+        name = queue.held(session, run.claim).name
+        publication = _publication(manifest, request, name=name, latency=measurement.as_dict())
+        models.publish(session, run.claim, replace(publication, report=reported))
+        removable = run.checkpoints.finish(session)
+        told = {key: reported[key] for key in ("verdict", "reason")} if reported else {}
+        queue.succeed(session, run.claim, {"model": manifest.id, **result, **told})
+    for path in removable:
+        run.artifacts.remove(path)
 
 
 def _measure(run: Run, directory: Path) -> Measurement:
@@ -62,7 +70,7 @@ def _told(calibration: Calibration | None) -> dict[str, Any] | None:
 
 
 def _publication(
-    manifest: ModelManifest, request: files.Publication, *, latency: dict[str, Any], report: dict[str, Any] | None
+    manifest: ModelManifest, request: files.Publication, *, name: str, latency: dict[str, Any]
 ) -> models.Publication:
     facts = manifest.model_dump(
         mode="json", include={"architecture", "classes", "parameters", "nonzero_parameters", "macs", "metrics"}
@@ -73,6 +81,7 @@ def _publication(
     facts["training_images"] = len(request.data.train)
     return models.Publication(
         id=manifest.id,
+        name=name,
         kind=manifest.kind,
         dataset=manifest.dataset["id"],
         parent=manifest.lineage.get("parent"),
@@ -80,5 +89,4 @@ def _publication(
         bytes=stored_bytes(manifest),
         facts=facts,
         latency=latency,
-        report=report,
     )

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specs.settings import Settings
-from store import metrics, models, queue
+from store import metrics, queue
 from store.artifacts import Artifacts
 from store.checkpoints import Checkpoints
 from store.database import Database
 from store.errors import StorageFault, StorageFull, StoreBusy
-from store.orphans import withdraw_model
 from store.queue import Claim
 
 if TYPE_CHECKING:
@@ -115,19 +114,6 @@ class Run:
     def best_checkpoint(self) -> Path | None:
         """The checkpoint of the best epoch so far."""
         return self.checkpoints.best()
-
-    def end_with_model(self, publication: models.Publication, result: dict[str, Any]) -> None:
-        """Enters a model whose files are in place and ends the job, in one transaction."""
-        try:
-            with self.database.write() as session:
-                models.publish(session, self.claim, publication)
-                removable = self.checkpoints.finish(session)
-                queue.succeed(session, self.claim, result)
-        except BaseException:
-            withdraw_model(self.database, self.artifacts, publication.id)
-            raise
-        for path in removable:
-            self.artifacts.remove(path)
 
     def _eta(self, clock: float, fraction: float) -> float | None:
         began, done_before = self._began or (clock, fraction)

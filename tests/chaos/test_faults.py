@@ -30,6 +30,7 @@ from store.errors import LostClaim, StoreError
 from store.events import list_events
 from store.ids import new_id
 from store.orphans import remove_orphans
+from store.publishing import publishing
 from store.uploads import open_upload, received_bytes
 from tests.chaos.faults import KINDS, Faults
 from tests.conftest import new_home
@@ -121,8 +122,14 @@ def publish(place: Place) -> None:
     with place.run.artifacts.new_directory(place.run.artifacts.model(model_id)) as directory:
         write(directory)
         (directory / "model.json").write_text(json.dumps({"lineage": {"job": place.job}}))
-    facts = models.Publication(model_id, "trained", "ds_digits", None, "0" * 64, 1, {}, None)
-    place.run.end_with_model(facts, {"model": model_id})
+    facts = models.Publication(model_id, "x", "trained", "ds_digits", None, "0" * 64, 1, {}, None)
+    run = place.run
+    with publishing(run.database, run.artifacts, run.artifacts.model(model_id), run.claim) as session:
+        models.publish(session, run.claim, facts)
+        removable = run.checkpoints.finish(session)
+        queue.succeed(session, run.claim, {"model": model_id})
+    for path in removable:
+        run.artifacts.remove(path)
 
 
 def fail(place: Place) -> None:

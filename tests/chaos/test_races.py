@@ -88,7 +88,7 @@ def publishing(claim: Claim) -> Callable[[Database], None]:
     """What the process of a job does at its end."""
 
     def publish(database: Database) -> None:
-        facts = models.Publication(f"mdl_{claim.name}", "trained", "ds_digits", None, "0" * 64, 1, {}, None)
+        facts = models.Publication(f"mdl_{claim.name}", "x", "trained", "ds_digits", None, "0" * 64, 1, {}, None)
         with database.write() as session:
             models.publish(session, claim, facts)
             queue.succeed(session, claim, {"model": facts.id})

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from store import metrics, models, queue, workers
 from store.database import Database, Session
 from store.errors import Conflict, LostClaim, NotFound
+from store.events import list_events
 from store.queue import Claim
 from store.tables import Job
 
@@ -85,7 +87,7 @@ WRITES: dict[str, Callable[[Session, Claim], object]] = {
     "publish": lambda session, claim: models.publish(
         session,
         claim,
-        models.Publication("mdl_1", "trained", "ds_digits", None, "0" * 64, 1, {}, None),
+        models.Publication("mdl_1", "m", "trained", "ds_digits", None, "0" * 64, 1, {}, None),
     ),
 }
 
@@ -296,6 +298,34 @@ def test_what_has_succeeded_or_was_read_is_not_tried_again(database: Database, w
     for ask in (queue.pause, queue.resume, queue.retry):
         with pytest.raises(NotFound), database.write() as session:
             ask(session, "job_0")
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_an_end_and_a_wish_at_the_same_moment_make_one_end(database: Database, worker: str, wish: str) -> None:
+    ask, outcome = WISHES[wish]
+
+    def finish(claim: Claim) -> None:
+        own = Database(database.url)
+        with suppress(LostClaim), own.write() as session:
+            queue.succeed(session, claim, {})
+        with suppress(LostClaim), own.write() as session:
+            queue.release(session, claim, message="stopped")
+        own.close()
+
+    for _ in range(25):
+        job_id = enqueue(database)
+        taken = claim(database, worker)
+        thread = threading.Thread(target=finish, args=(taken,))
+        thread.start()
+        with suppress(Conflict), database.write() as session:
+            ask(session, job_id)
+        thread.join()
+        with database.read() as session:
+            states = [event.data["status"] for event in list_events(session, job_id)]
+        assert states[:2] == ["queued", "running"]
+        assert states[2:] in (["succeeded"], [outcome])
+        with database.write() as session, suppress(Conflict):
+            queue.cancel(session, job_id)
 
 
 def test_an_error_in_the_block_leaves_nothing_behind(database: Database) -> None:

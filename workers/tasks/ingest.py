@@ -19,7 +19,7 @@ from specs.datasets import DatasetSpec, FolderSource, TorchvisionSource, UploadS
 from specs.jobs import IngestSpec
 from specs.settings import Settings
 from store import datasets, queue
-from store.orphans import withdraw_dataset
+from store.publishing import publishing
 from workers.run import Run
 
 
@@ -119,13 +119,9 @@ def _publish(run: Run, manifest: DatasetManifest) -> None:
     facts = manifest.model_dump(mode="json", exclude={"files", "rejected", "id", "name", "source", "created"})
     facts["bytes"] = manifest.bytes
     rejected = [file.model_dump() for file in manifest.rejected]
-    try:
-        with run.database.write() as session:
-            datasets.publish(session, run.claim, manifest.id, facts, rejected)
-            queue.succeed(session, run.claim, {"dataset": manifest.id, "images": manifest.images})
-    except BaseException:
-        withdraw_dataset(run.database, run.artifacts, manifest.id)
-        raise
+    with publishing(run.database, run.artifacts, run.artifacts.dataset(manifest.id), run.claim) as session:
+        datasets.publish(session, run.claim, manifest.id, facts, rejected)
+        queue.succeed(session, run.claim, {"dataset": manifest.id, "images": manifest.images})
 
 
 def _refuse(run: Run, dataset_id: str, error: IngestError) -> None:

@@ -113,8 +113,9 @@ class Consumer:
         with self._database.read() as session:
             at_work = queue.running_claims(session)
         self._artifacts.remove_leftovers(but_of=at_work)
-        for name in remove_orphans(self._database, self._artifacts, older_than=ORPHANED):
-            log.info("files that nobody knows of removed", of=name)
+        with contextlib.suppress(StoreError, OSError):
+            for name in remove_orphans(self._database, self._artifacts, older_than=ORPHANED):
+                log.info("files that no row tells of removed", of=name)
         days = timedelta(days=self._settings.keep_checkpoints_days)
         for job_id in expire_checkpoints(self._database, self._artifacts, older_than=days):
             log.info("checkpoints of an ended job removed", job=job_id)

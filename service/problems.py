@@ -130,6 +130,7 @@ STATUSES: dict[type[Exception], tuple[int, dict[str, str]]] = {
     store.Unstorable: (422, {}),
     store.StoreBusy: (503, RETRY),
     store.StorageFull: (507, {}),
+    store.StorageFault: (503, RETRY),
     NotReady: (409, {}),
     DeadlinePassed: (504, {}),
     # Nobody is there to be answered.

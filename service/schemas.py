@@ -73,7 +73,7 @@ class JobView(Schema):
     name: str
     status: Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
     phase: str | None = Field(description="What a running job does.")
-    reason: str | None = Field(description="Why it ended, in one word.")
+    reason: str | None = Field(description="Why it ended, or what it waits for, in one word.")
     message: str | None = Field(description="Why it ended or waits, in a sentence.")
     attempt: int
     priority: int = Field(description="Waiting jobs of a higher one go first.")

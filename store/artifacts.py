@@ -6,18 +6,18 @@ synchronised to the disk, it is renamed, and its parent is synchronised. Only th
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from store.errors import NotFound, StorageFull
+from store.errors import NotFound
 from store.ids import ID_PATTERN
+from store.room import room
 
 CHECKPOINT_PATTERN = re.compile(r"[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}")
 GRAPH_PATTERN = re.compile(r"[0-9a-f]{64}")
@@ -41,6 +41,10 @@ class Artifacts:
         """Where a model's files are."""
         return self.home / "models" / _checked(model_id)
 
+    def models(self) -> list[Path]:
+        """All that is where models' files are."""
+        return list(self.home.glob("models/[!.]*"))
+
     def checkpoint(self, job_id: str, directory: str) -> Path:
         """Where a checkpoint's files are."""
         if not CHECKPOINT_PATTERN.fullmatch(directory):
@@ -51,9 +55,17 @@ class Artifacts:
         """Where all checkpoints of a job are."""
         return self.home / "checkpoints" / _checked(job_id)
 
+    def of_jobs(self) -> list[Path]:
+        """All folders in which jobs have checkpoints."""
+        return list(self.home.glob("checkpoints/[!.]*"))
+
     def dataset(self, dataset_id: str) -> Path:
         """Where a data set's files are."""
         return self.home / "datasets" / _checked(dataset_id)
+
+    def datasets(self) -> list[Path]:
+        """All that is where data sets' files are."""
+        return list(self.home.glob("datasets/[!.]*"))
 
     def array(self, dataset_id: str, *, size: int, channels: int) -> Path:
         """Where the images of a data set are, decoded at this size."""
@@ -83,32 +95,38 @@ class Artifacts:
     @contextmanager
     def new_directory(self, target: Path) -> Iterator[Path]:
         """An empty directory to fill; at the end of the block it becomes `target`, durably."""
-        parent = make_private(target.parent)
         filling = self._temporary(target)
-        filling.mkdir(mode=0o700)
         try:
-            with room():
+            with room(filling):
+                make_private(target.parent)
+                filling.mkdir(mode=0o700)
                 yield filling
                 for path in filling.iterdir():
                     synchronise(path)
                 synchronise(filling)
                 filling.rename(target)
-                synchronise(parent)
+                try:
+                    synchronise(target.parent)
+                except OSError:
+                    target.rename(filling)  # as long as it may still be lost it is not there
+                    raise
         finally:
             shutil.rmtree(filling, ignore_errors=True)
 
     def new_scratch(self) -> Path:
         """An empty directory for what nobody is to find; whoever asks for it removes it, or it goes when it is old."""
         scratch = self._temporary(self.home / "scratch" / "try")
-        make_private(scratch.parent)
-        scratch.mkdir(mode=0o700)
+        with room():
+            make_private(scratch.parent)
+            scratch.mkdir(mode=0o700)
         return scratch
 
     def remove(self, target: Path) -> None:
         """Removes a directory: at once out of sight, then its files."""
         doomed = self._temporary(target)
         try:
-            target.rename(doomed)
+            with room():
+                target.rename(doomed)
         except FileNotFoundError:
             return
         shutil.rmtree(doomed, ignore_errors=True)
@@ -122,9 +140,13 @@ class Artifacts:
         for path in self.home.glob(f"*/**/.*.{owner}.*.tmp"):
             shutil.rmtree(path, ignore_errors=True)
 
-    def remove_leftovers(self) -> int:
-        """Removes temporary directories of processes that died; how many there were."""
-        doomed = [path for path in self.home.glob("*/**/.*.tmp") if _is_stale(path)]
+    def remove_leftovers(self, *, but_of: Collection[str] = ()) -> int:
+        """Removes old temporary directories but those of writers that are at work; how many there were.
+
+        How old they are is told by a clock that somebody may have set, so it is not asked about writers that are known.
+        """
+        found = [path for path in self.home.glob("*/**/.*.tmp") if path.name.split(".")[-3] not in but_of]
+        doomed = [path for path in found if _is_stale(path)]
         for path in doomed:
             shutil.rmtree(path, ignore_errors=True)
         return len(doomed)
@@ -187,14 +209,3 @@ def _is_stale(path: Path) -> bool:
         return time.time() - path.stat().st_mtime > STALE_SECONDS
     except FileNotFoundError:
         return False
-
-
-@contextmanager
-def room() -> Iterator[None]:
-    """Turns the errors of a full disk into StorageFull."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            raise StorageFull("There is no room left in the data folder.") from error
-        raise

@@ -24,11 +24,12 @@ from sqlalchemy import URL, select
 
 from formats.files import CHUNK, FileRecord, Frozen, sha256_of
 from specs.settings import BadSettings, Settings, load_settings
-from store.artifacts import CHECKPOINT_PATTERN, Artifacts, make_private, room, synchronise
+from store.artifacts import CHECKPOINT_PATTERN, Artifacts, make_private, synchronise
 from store.database import Database
 from store.errors import StoreError, UnusableStore
 from store.ids import ID_PATTERN
 from store.migrate import current_revision, open_current
+from store.room import room
 from store.tables import Checkpoint, Dataset, Model, now
 from store.workers import dismiss_all
 

@@ -13,8 +13,10 @@ from sqlalchemy.orm import Session
 from formats.files import DamagedFiles, FileRecord, record_files, verify_files
 from store.artifacts import Artifacts
 from store.database import Database
+from store.errors import StorageFull
 from store.events import record
 from store.queue import Claim, held
+from store.room import RESERVE_BYTES, bytes_in, free_bytes
 from store.tables import Checkpoint, Job, now
 
 MANIFEST_NAME = "manifest.json"
@@ -39,6 +41,7 @@ class Checkpoints:
         name = f"{epoch}-{step}-{self._claim.attempt}"
         target = self._artifacts.checkpoint(self._claim.job_id, name)
         self._artifacts.remove(target)
+        self._check_room()
         with self._artifacts.new_directory(target) as directory:
             write(directory)
             records = RECORDS.dump_json(record_files(directory, leave_out=MANIFEST_NAME), indent=1)
@@ -54,9 +57,21 @@ class Checkpoints:
                 best=best,
             )
             _replace(session, row)
-            doomed = _beyond_keeping(session, self._claim.job_id, self.kept)
-        for directory_name in doomed:
-            self._artifacts.remove(self._artifacts.checkpoint(self._claim.job_id, directory_name))
+            kept = _keep(session, self._claim.job_id, self.kept)
+        for path in self._directories():
+            # Those that no row tells of were written by attempts that then could not say so.
+            if path.name not in kept:
+                self._artifacts.remove(path)
+
+    def _check_room(self) -> None:
+        """The next one takes as much as the largest so far; the reserve stays free, so that its end can be told."""
+        needed = max((bytes_in(path) for path in self._directories()), default=0)
+        if needed and free_bytes(self._artifacts.home) < needed + RESERVE_BYTES:
+            raise StorageFull(f"A checkpoint takes {needed:,} bytes, and there is no room for it.", needed=needed)
+
+    def _directories(self) -> list[Path]:
+        """The checkpoints that are there whole, whoever knows of them."""
+        return list(self._artifacts.checkpoints(self._claim.job_id).glob("[!.]*"))
 
     def newest(self) -> Path | None:
         """The newest checkpoint that is whole; damaged ones are passed over, with an event."""
@@ -81,12 +96,13 @@ class Checkpoints:
     def finish(self, session: Session) -> list[Path]:
         """Forgets all but what is to be kept, in the transaction that ends the job; what can be removed after it."""
         rows = list_checkpoints(session, self._claim.job_id)
-        doomed = [row for row in rows if not _is_after(row, self.kept)]
-        for row in doomed:
-            session.delete(row)
-        if len(doomed) == len(rows):
+        kept = {row.directory for row in rows if _is_after(row, self.kept)}
+        for row in rows:
+            if row.directory not in kept:
+                session.delete(row)
+        if not kept:
             return [self._artifacts.checkpoints(self._claim.job_id)]
-        return [self._artifacts.checkpoint(self._claim.job_id, row.directory) for row in doomed]
+        return [path for path in self._directories() if path.name not in kept]
 
     def _warn_of(self, row: Checkpoint) -> None:
         with self._database.write() as session:
@@ -155,11 +171,11 @@ def _replace(session: Session, row: Checkpoint) -> None:
     session.flush()
 
 
-def _beyond_keeping(session: Session, job_id: str, kept: frozenset[int]) -> list[str]:
-    """Forgets all but the two newest, the best and those of epochs to be kept; their directories."""
+def _keep(session: Session, job_id: str, kept: frozenset[int]) -> set[str]:
+    """Forgets all but the two newest, the best and those of epochs to be kept; the directories of these."""
     rows = list_checkpoints(session, job_id)
     best = next((row for row in rows if row.best), None)
     doomed = [row for row in rows[NEWEST_KEPT:] if row is not best and not _is_after(row, kept)]
     for row in doomed:
         session.delete(row)
-    return [row.directory for row in doomed]
+    return {row.directory for row in rows if row not in doomed}

@@ -24,11 +24,12 @@ from sqlalchemy.orm import Session
 
 from specs.settings import Settings
 from store import postgresql
-from store.errors import StorageFull, StoreBusy
+from store.errors import StorageFault, StorageFull, StoreBusy
 
 __all__ = ["Database", "Session"]
 
 BUSY_SECONDS = 5.0
+FULL = "There is no room left for the database. Free some of the disk of the data folder, then ask again."
 SAFE_SQLITE = (3, 51, 3)
 SAFE_BACKPORTS = ((3, 44, 6), (3, 50, 7))
 
@@ -140,7 +141,9 @@ def _translated(error: DBAPIError) -> Exception:
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return StoreBusy("The database is held by another process.")
     if code == sqlite3.SQLITE_FULL or getattr(error.orig, "errno", None) == errno.ENOSPC:
-        return StorageFull("There is no room left for the database.")
+        return StorageFull(FULL, needed=0)
+    if code == sqlite3.SQLITE_IOERR:
+        return StorageFault("The disk of the database failed to read or write.")
     return error
 
 

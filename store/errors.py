@@ -36,7 +36,19 @@ class InDoubt(StoreBusy):
 
 
 class StorageFull(StoreError):
-    """There is no room left on the disk."""
+    """There is no room left on the disk.
+
+    `needed` is the least number of bytes that would do, as far as it is known; None where it is not the disk's room
+    that is short.
+    """
+
+    def __init__(self, message: str, *, needed: int | None = None) -> None:
+        super().__init__(message)
+        self.needed = needed
+
+
+class StorageFault(StoreError):
+    """The disk, or what stands for it, failed to read or write."""
 
 
 class Unstorable(StoreError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from store.artifacts import Artifacts
 from store.database import Database, Session
-from store.errors import InDoubt
+from store.errors import StoreError
 from store.queue import Claim, has_succeeded
 
 
@@ -16,13 +16,13 @@ from store.queue import Claim, has_succeeded
 def publishing(database: Database, artifacts: Artifacts, target: Path, claim: Claim) -> Iterator[Session]:
     """A transaction that enters what is at `target` and has its job succeed; if it fails, `target` is removed.
 
-    Where the connection was lost before the answer came the database is asked again. InDoubt if it cannot be: then the
-    files stay, which costs room, while a row without files would be a loss.
+    Where an error came in place of the answer the database is asked again. If it cannot be, the files stay, which costs
+    room until they are removed as orphans, while a row without files would be a loss.
     """
     try:
         with database.write() as session:
             yield session
-    except InDoubt:
+    except StoreError:
         with database.write() as session:
             if has_succeeded(session, claim):
                 return

@@ -86,6 +86,12 @@ def find_job_named(session: Session, reference: str) -> Job | None:
     return session.scalar(query)
 
 
+def running_claims(session: Session) -> set[str]:
+    """The names of the claims that jobs run at."""
+    running = session.execute(select(Job.id, Job.attempt).where(Job.status == "running"))
+    return {Claim(*row).name for row in running}
+
+
 def count_jobs(session: Session) -> dict[str, int]:
     """How many jobs there are in each status, also those without any."""
     query = select(Job.status, func.count()).group_by(Job.status)
@@ -112,9 +118,9 @@ def queue_position(session: Session, job: Job) -> int | None:
     return count or 0
 
 
-def next_job(session: Session, kinds: Sequence[str]) -> Job | None:
-    """The queued job of these kinds that goes first."""
-    waiting = select(Job).where(Job.status == "queued", Job.kind.in_(kinds))
+def next_job(session: Session, kinds: Sequence[str], *, without: Sequence[str] = ()) -> Job | None:
+    """The queued job of these kinds that goes first, `without` these jobs."""
+    waiting = select(Job).where(Job.status == "queued", Job.kind.in_(kinds), Job.id.not_in(without))
     return session.scalar(waiting.order_by(Job.priority.desc(), Job.number).limit(1))
 
 
@@ -123,9 +129,11 @@ def running(session: Session, kinds: Sequence[str]) -> list[Job]:
     return list(session.scalars(select(Job).where(Job.status == "running", Job.kind.in_(kinds))))
 
 
-def claim(session: Session, worker: str, *, kinds: Sequence[str] | None = None) -> Claim | None:
-    """Takes the first queued job for this worker, of these kinds or of any, if there is one."""
-    queued = Job.status == "queued"
+def claim(
+    session: Session, worker: str, *, kinds: Sequence[str] | None = None, without: Sequence[str] = ()
+) -> Claim | None:
+    """Takes the first queued job for this worker, of these kinds or of any, `without` these jobs, if there is one."""
+    queued = (Job.status == "queued") & Job.id.not_in(without)
     query = (
         select(Job)
         .where(queued if kinds is None else queued & Job.kind.in_(kinds))
@@ -205,9 +213,12 @@ def fail(session: Session, claim: Claim, *, reason: str, message: str) -> None:
     _end(session, job, "failed", reason=reason, message=message)
 
 
-def release(session: Session, claim: Claim, *, message: str) -> None:
-    """Gives the job back, without counting against it: to the queue, at its old place, unless more was asked for."""
-    _give_back(session, held(session, claim), message)
+def release(session: Session, claim: Claim, *, message: str, reason: str | None = None) -> None:
+    """Gives the job back, without counting against it: to the queue, at its old place, unless more was asked for.
+
+    With a `reason` it waits for something there.
+    """
+    _give_back(session, held(session, claim), message, reason)
 
 
 def crashed(session: Session, claim: Claim, *, message: str) -> None:
@@ -249,7 +260,7 @@ def retry(session: Session, job_id: str) -> Job:
     if job.kind == "ingest":
         raise Conflict("A data set is read once. Make it anew and send its content again.")
     if job.status in ENDED:
-        job.crashes, job.finished_at, job.reason = 0, None, None
+        job.crashes, job.finished_at = 0, None
         job.cancel_requested = job.pause_requested = False
         _requeue(session, job, "Tried again on request.")
     return job
@@ -314,24 +325,25 @@ def _crashed(session: Session, job: Job, message: str) -> None:
         _give_back(session, job, message)
 
 
-def _give_back(session: Session, job: Job, message: str) -> None:
+def _give_back(session: Session, job: Job, message: str, reason: str | None = None) -> None:
     """What was asked of a running job stands, however it stopped: a worker's shutdown cancels no cancelling."""
     if job.cancel_requested:
         _end(session, job, "cancelled", reason="user", message="Cancelled on request.")
     elif job.pause_requested:
         _set_aside(session, job)
     else:
-        _requeue(session, job, message)
+        _requeue(session, job, message, reason)
 
 
 def _set_aside(session: Session, job: Job) -> None:
     message = "Paused on request; resumed it goes on from its last checkpoint, if it has one."
-    job.status, job.owner, job.phase, job.message, job.pause_requested = "paused", None, None, message, False
+    job.status, job.owner, job.phase, job.reason, job.message = "paused", None, None, None, message
+    job.pause_requested = False
     _record_state(session, job)
 
 
-def _requeue(session: Session, job: Job, message: str) -> None:
-    job.status, job.owner, job.phase, job.message = "queued", None, None, message
+def _requeue(session: Session, job: Job, message: str, reason: str | None = None) -> None:
+    job.status, job.owner, job.phase, job.reason, job.message = "queued", None, None, reason, message
     _record_state(session, job)
 
 

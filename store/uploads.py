@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from store.artifacts import Artifacts, room
+from store.artifacts import Artifacts
 from store.errors import Conflict, StorageFull
-
-RESERVE_BYTES = 64 * 1024 * 1024
+from store.room import RESERVE_BYTES, free_bytes, room
 
 
 class UploadBusy(Conflict):
@@ -40,10 +38,14 @@ def received_bytes(artifacts: Artifacts, dataset_id: str) -> int:
 
 def check_room(artifacts: Artifacts, expected: int) -> None:
     """Raises StorageFull unless so many bytes fit on the disk, with a reserve for the database."""
-    free = shutil.disk_usage(artifacts.home).free
+    free = free_bytes(artifacts.home)
     if free < expected + RESERVE_BYTES:
         left = max(0, free - RESERVE_BYTES)
-        raise StorageFull(f"{expected:,} more bytes are to come and the data folder has room for {left:,}.")
+        raise StorageFull(
+            f"{expected:,} more bytes are to come and the data folder has room for {left:,}. "
+            "Delete models or data sets, or free some of the disk, then send the rest: what has arrived is kept.",
+            needed=expected,
+        )
 
 
 class OpenUpload:

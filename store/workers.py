@@ -8,31 +8,33 @@ A worker of the same place (machine, boot and process namespace) is dead as soon
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-import psutil
 from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from store import queue
 from store.database import Database
 from store.errors import StoreError
-from store.liveness import process_runs, this_place
-from store.queue import release_all, requeue_lost
+from store.liveness import process_runs, started, this_place
+from store.queue import Claim, release_all, requeue_lost
 from store.tables import Job, Worker, now
+from store.waits import without_room
 
 
 def register(session: Session, devices: Sequence[str]) -> str:
     """Enters this process as a worker; the id of this life of it."""
-    process = psutil.Process()
     worker = Worker(
         incarnation=str(uuid.uuid4()),
         place=this_place(),
-        pid=process.pid,
-        pid_created=process.create_time(),
+        pid=os.getpid(),
+        pid_created=started(os.getpid()),
         devices=list(devices),
         started_at=now(),
         beat_at=now(),
@@ -48,6 +50,25 @@ def beat(session: Session, incarnation: str) -> bool:
         return False
     worker.beat, worker.beat_at = worker.beat + 1, now()
     return True
+
+
+def claim(
+    session: Session,
+    incarnation: str,
+    *,
+    kinds: Sequence[str],
+    home: Path,
+    holds: Callable[[Session, Job | None], bool] | None = None,
+) -> Claim | None:
+    """The next job for a worker that runs none of these kinds, if there is one that has the room it waited for.
+
+    None if the worker `holds` back from it.
+    """
+    queue.release_unknown(session, incarnation, kinds=kinds)
+    passed = without_room(session, home)
+    if holds is not None and holds(session, queue.next_job(session, kinds, without=passed)):
+        return None
+    return queue.claim(session, incarnation, kinds=kinds, without=passed)
 
 
 def list_workers(session: Session) -> list[Worker]:

@@ -26,6 +26,9 @@ from store.queue import Claim
 KILL_SECONDS = 5.0
 STOP = b"stop"
 SHUT_DOWN = "The worker was shut down"
+# Exit codes of a job's process that could not write its own end; the worker tries until it can.
+STORE_FAILED = 4
+NO_ROOM = 5
 # Looked up by name, so that the worker holds nothing of what jobs need.
 MAIN = "workers.job:main"
 # As `ps` and `top` show the process on Linux.

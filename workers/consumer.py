@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -20,14 +21,16 @@ import structlog
 from specs.devices import Finding
 from specs.jobs import LANES
 from specs.settings import Settings
-from store import devices, queue, workers
+from store import devices, queue, waits, workers
 from store.artifacts import Artifacts
 from store.checkpoints import expire_checkpoints
 from store.database import Database, Session
 from store.datasets import remove_unneeded_uploads
 from store.errors import LostClaim, StoreError
+from store.orphans import remove_orphans
 from store.queue import Claim
-from workers.child import SHUT_DOWN, Child
+from store.tables import Job
+from workers.child import NO_ROOM, SHUT_DOWN, Child
 from workers.devices import ALWAYS, examine_devices
 from workers.heartbeat import Heartbeat
 from workers.manners import Manners
@@ -38,6 +41,8 @@ IDLE_SECONDS = 0.3
 WATCH_SECONDS = 0.1
 SWEEP_SECONDS = 2.0
 RETRY_SECONDS = 0.5
+# Far more than what takes between files and their row.
+ORPHANED = timedelta(hours=1)
 
 log = structlog.get_logger()
 
@@ -118,7 +123,12 @@ class Consumer:
         return None
 
     def _clean_up(self) -> None:
-        self._artifacts.remove_leftovers()
+        with self._database.read() as session:
+            at_work = queue.running_claims(session)
+        self._artifacts.remove_leftovers(but_of=at_work)
+        with contextlib.suppress(StoreError, OSError):
+            for name in remove_orphans(self._database, self._artifacts, older_than=ORPHANED):
+                log.info("files that no row tells of removed", of=name)
         days = timedelta(days=self._settings.keep_checkpoints_days)
         for job_id in expire_checkpoints(self._database, self._artifacts, older_than=days):
             log.info("checkpoints of an ended job removed", job=job_id)
@@ -180,19 +190,17 @@ class Consumer:
         try:
             with self._database.write() as session:
                 if workers.beat(session, incarnation):
-                    queue.release_unknown(session, incarnation, kinds=kinds)
-                    if kinds == TRAININGS and self._holds(session, incarnation):
-                        return None
-                    return queue.claim(session, incarnation, kinds=kinds)
+                    holds = partial(self._holds, incarnation) if kinds == TRAININGS else None
+                    return workers.claim(session, incarnation, kinds=kinds, home=self._artifacts.home, holds=holds)
         except StoreError:
             return None
         heartbeat.lost.set()
         return None
 
-    def _holds(self, session: Session, incarnation: str) -> bool:
-        """Whether no training may start now; the worker's row says why."""
+    def _holds(self, incarnation: str, session: Session, job: Job | None) -> bool:
+        """Whether no training may start now, `job` before others; the worker's row says why."""
         hold = self._manners.hold()
-        if hold is None and (job := queue.next_job(session, TRAININGS)) is not None:
+        if hold is None and job is not None:
             hold = lack_of_room(session, incarnation, job)
         workers.set_hold(session, incarnation, None if hold is None else hold.told())
         return hold is not None
@@ -272,6 +280,8 @@ class Consumer:
                 queue.release(session, claim, message="The job stepped aside; it goes on from its checkpoint.")
             elif verdict in {"stop", "pause"}:
                 queue.release(session, claim, message="The worker was shut down; the job goes on from its checkpoint.")
+            elif code == NO_ROOM:
+                waits.set_aside(session, claim, self._artifacts.home, needed=0)
             else:
                 queue.crashed(session, claim, message=_how_it_died(code))
 

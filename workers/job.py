@@ -40,17 +40,17 @@ from nets.errors import (
 )
 from specs.jobs import parse_job
 from specs.settings import Settings
-from store import queue
+from store import queue, waits
 from store.artifacts import Artifacts
 from store.database import Database
-from store.errors import LostClaim, NotFound, StorageFull, StoreBusy
+from store.errors import LostClaim, NotFound, StorageFault, StorageFull, StoreBusy
 from store.queue import Claim
-from workers.child import KEEP_MEMORY, STOP, Stop
+from store.room import room
+from workers.child import KEEP_MEMORY, NO_ROOM, STOP, STORE_FAILED, Stop
 from workers.run import Run, Stopped
 from workers.tasks import TASKS
 
 NICENESS = 10
-DATABASE_BUSY = 4
 
 REASONS: dict[type[Exception], str] = {
     NonFiniteLoss: "non_finite_loss",
@@ -88,7 +88,7 @@ def main(claim: Claim, words: Connection) -> int:
     _keep_memory_alone()
     database = Database.of(settings)
     try:
-        return _run(Run(settings, database, Artifacts(settings.home, owner=claim.name), claim, stop))
+        return attempt(Run(settings, database, Artifacts(settings.home, owner=claim.name), claim, stop))
     finally:
         database.close()
 
@@ -122,27 +122,45 @@ def _give_way() -> None:
         process.nice(NICENESS)
 
 
-def _run(run: Run) -> int:
+def attempt(run: Run) -> int:
+    """Does the job and writes how it ended. The exit code of its process: 0, or why it could not write that."""
+    try:
+        _run(run)
+    except LostClaim as error:
+        log.warning("this job is somebody else's now", error=str(error))
+    except StorageFull as error:
+        log.warning("there is no room to write the job's end", error=str(error))
+        return NO_ROOM
+    except (StoreBusy, StorageFault) as error:
+        # The worker counts this as a crash: the job is tried again from its checkpoint.
+        log.warning("the database cannot be used", error=str(error))
+        return STORE_FAILED
+    return 0
+
+
+def _run(run: Run) -> None:
     try:
         with run.database.read() as session:
             spec = parse_job(queue.find_job(session, run.claim.job_id).spec)
-        resolve_name(TASKS[spec.kind])(run, spec)
-    except LostClaim as error:
-        log.warning("this job is somebody else's now", error=str(error))
+        with room():
+            resolve_name(TASKS[spec.kind])(run, spec)
+    except (LostClaim, StoreBusy, StorageFault):
+        raise
     except Interrupted:
         _release(run, f"{run.why_stopped}; the job goes on from its checkpoint.")
     except Stopped:
         _release(run, f"{run.why_stopped}; the job begins anew.")
-    except StoreBusy as error:
-        # The worker counts this as a crash: the job is tried again from its checkpoint.
-        log.warning("the database is held by somebody else", error=str(error))
-        return DATABASE_BUSY
     except Exception as error:
+        needed = error.needed if isinstance(error, StorageFull) else None
+        if needed is not None:
+            log.warning("there is no room on the disk", error=str(error))
+            with run.database.write() as session:
+                waits.set_aside(session, run.claim, run.artifacts.home, needed=needed)
+            return
         log.exception("the job failed")
         reason, message = _explain(error)
         with run.database.write() as session:
             queue.fail(session, run.claim, reason=reason, message=message)
-    return 0
 
 
 def _release(run: Run, message: str) -> None:

@@ -18,7 +18,7 @@ from store import metrics, queue
 from store.artifacts import Artifacts
 from store.checkpoints import Checkpoints
 from store.database import Database
-from store.errors import StoreBusy
+from store.errors import StorageFault, StorageFull, StoreBusy
 from store.queue import Claim
 from workers.child import SHUT_DOWN, Stop
 
@@ -129,5 +129,5 @@ class Run:
     def _report(self) -> None:
         self._reported_at = time.monotonic()
         # A report that cannot be written now is overtaken by the next one.
-        with contextlib.suppress(StoreBusy), self.database.write() as session:
+        with contextlib.suppress(StoreBusy, StorageFull, StorageFault), self.database.write() as session:
             queue.report(session, self.claim, phase=self._phase, step=self._steps, progress=self._progress)

@@ -6,15 +6,21 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from random import Random
 from typing import Any, Self
 
 import httpx
 import psutil
+import pytest
 
 from specs.settings import Settings
+from store.artifacts import Artifacts
+from store.database import Database
 from tests.conftest import ONE_THREAD, jobs_of, wait_for
+from workers.consumer import Consumer
 
 ENDED = {"succeeded", "failed", "cancelled"}
 VICTIMS = ("job", "api", "job", "worker")
@@ -93,3 +99,19 @@ class Yard:
                     return kind
             return None
         return kind
+
+
+@contextmanager
+def running_consumer(settings: Settings, environment: pytest.MonkeyPatch, **changes: Any) -> Iterator[None]:
+    """A worker on a thread of this process, with processes for its jobs; for jobs that need no torch."""
+    own = settings.model_copy(update={"device_probe": False, "keep_loaded_seconds": 0.0, **changes})
+    environment.setenv("PRUNEYARD_HOME", str(settings.home))
+    database, stop = Database.of(own), threading.Event()
+    thread = threading.Thread(target=Consumer(own, database, Artifacts(own.home), stop).run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        database.close()

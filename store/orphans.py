@@ -1,0 +1,76 @@
+"""Files that no row tells of: of what was not entered, or whose row went and whose files stayed.
+
+They come before their row and go after it, so whoever dies in between leaves them behind. What this database has never
+known of stays: then it may be another database that the data folder belongs to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import select
+
+from formats.manifest import MANIFEST_NAME
+from store.artifacts import Artifacts
+from store.database import Database
+from store.queue import ENDED
+from store.tables import JOB_STATUSES, Checkpoint, Dataset, Job, Model
+
+
+def remove_orphans(database: Database, artifacts: Artifacts, *, older_than: timedelta) -> list[str]:
+    """Removes such files as are older than what takes between them and their row; the ids they were of."""
+    # Listed before the rows: what is entered meanwhile is not among these.
+    models, others = (
+        _old(artifacts.models(), older_than),
+        _old([*artifacts.datasets(), *artifacts.of_jobs()], older_than),
+    )
+    entered, jobs = _models(database), _jobs(database, *JOB_STATUSES)
+    not_ready = _datasets(database, "uploading", "failed")
+    without = not_ready | _jobs(database, *ENDED) - _jobs_with_checkpoints(database)
+    doomed = [path for path in models if path.name not in entered and _job_of(path) in jobs]
+    doomed += [path for path in others if path.name in without]
+    for path in doomed:
+        artifacts.remove(path)
+    return [path.name for path in doomed]
+
+
+def _models(database: Database) -> set[str]:
+    with database.read() as session:
+        return set(session.scalars(select(Model.id)))
+
+
+def _datasets(database: Database, *statuses: str) -> set[str]:
+    with database.read() as session:
+        return set(session.scalars(select(Dataset.id).where(Dataset.status.in_(statuses))))
+
+
+def _jobs(database: Database, *statuses: str) -> set[str]:
+    with database.read() as session:
+        return set(session.scalars(select(Job.id).where(Job.status.in_(statuses))))
+
+
+def _jobs_with_checkpoints(database: Database) -> set[str]:
+    with database.read() as session:
+        return set(session.scalars(select(Checkpoint.job_id).distinct()))
+
+
+def _job_of(model: Path) -> str | None:
+    """The job that a model says it was made by."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        manifest = json.loads((model / MANIFEST_NAME).read_bytes())
+        return str(manifest["lineage"]["job"])
+    return None
+
+
+def _old(paths: list[Path], age: timedelta) -> list[Path]:
+    before = time.time() - age.total_seconds()
+    found = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                found.append(path)
+    return found

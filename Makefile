@@ -15,7 +15,8 @@ up: $(INSTALLED)  ## API and one worker until Ctrl-C
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-chaos: $(INSTALLED)  ## 40 jobs and 200 random kills; an hour or so
+chaos: $(INSTALLED)  ## 80 trainings struck within one process; 40 jobs and 200 random kills; an hour or so
+	CHAOS_RESUMES=80 $(BIN)/python -m pytest -q tests/nets/test_nets_resuming.py
 	CHAOS_JOBS=40 CHAOS_EPOCHS=120 CHAOS_KILLS=200 CHAOS_WORKERS=2 $(BIN)/python -m pytest -q -s tests/chaos
 
 check: $(INSTALLED)  ## format, lint, types, imports, sizes

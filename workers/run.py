@@ -20,6 +20,7 @@ from store.checkpoints import Checkpoints
 from store.database import Database
 from store.errors import StoreBusy
 from store.queue import Claim
+from workers.cadence import Cadence
 
 if TYPE_CHECKING:
     from nets.training import EpochRow  # torch, which not every job needs
@@ -43,6 +44,7 @@ class Run:
         self.claim = claim
         self.checkpoints = Checkpoints(database, artifacts, claim)
         self._stop = stop
+        self._cadence = Cadence(settings.checkpoint_seconds)
         self._phase = "starting"
         self._steps = 0
         self._reported_at = 0.0
@@ -103,9 +105,14 @@ class Run:
         """Whether the training is to write a checkpoint and end."""
         return self._stop.is_set()
 
+    def checkpoint_due(self) -> bool:
+        """Whether the training is to write a checkpoint and go on."""
+        return self._cadence.due()
+
     def save_checkpoint(self, write: Callable[[Path], None], *, epoch: int, step: int, best: bool) -> None:
         """Keeps what `write` puts into the directory it is given."""
-        self.checkpoints.save(write, epoch=epoch, step=step, best=best)
+        with self._cadence.saving():
+            self.checkpoints.save(write, epoch=epoch, step=step, best=best)
 
     def newest_checkpoint(self) -> Path | None:
         """The checkpoint to go on from."""

@@ -22,6 +22,7 @@ from store.ids import new_id
 from store.tables import JOB_STATUSES, Dataset, IdempotencyKey, Job, now
 
 MAX_CRASHES = 3
+TRAINING_PHASES = ("training", "measuring")
 ENDED = ("succeeded", "failed", "cancelled")
 ENDINGS = {"succeeded": "succeeded", "failed": "failed", "cancelled": "been cancelled"}
 
@@ -162,6 +163,18 @@ def found_out(session: Session, claim: Claim) -> dict[str, Any] | None:
     """What this attempt, or one before it, found by measuring."""
     event = newest_event(session, claim.job_id, "found")
     return None if event is None else event.data
+
+
+def foresee(session: Session, claim: Claim, need: dict[str, Any]) -> None:
+    """What memory a running job will need, to be told should it come to want."""
+    record(session, held(session, claim).id, "memory", need)
+
+
+def foreseen(session: Session, claim: Claim) -> dict[str, Any] | None:
+    """What memory the job will need in the phase it is in, if that was written down."""
+    event = newest_event(session, claim.job_id, "memory")
+    phase = find_job(session, claim.job_id).phase
+    return event.data if event is not None and phase in TRAINING_PHASES else None
 
 
 def succeed(session: Session, claim: Claim, result: dict[str, Any]) -> None:

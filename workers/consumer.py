@@ -30,6 +30,7 @@ from store.queue import Claim
 from workers.child import Child
 from workers.devices import ALWAYS, examine_devices
 from workers.heartbeat import Heartbeat
+from workers.memory import advice, free_memory
 from workers.starting import Starter
 
 IDLE_SECONDS = 0.3
@@ -39,7 +40,7 @@ RETRY_SECONDS = 0.5
 
 log = structlog.get_logger()
 
-Verdict = Literal["go on", "cancel", "pause", "stop", "stalled", "abandon"]
+Verdict = Literal["go on", "cancel", "pause", "stop", "stalled", "starved", "abandon"]
 
 
 @dataclass
@@ -187,12 +188,12 @@ class Consumer:
                 child.wait(self._settings.shutdown_grace_seconds)
         finally:
             # Whatever happened, nothing of this job runs on.
-            code = child.code
+            code, starved = child.code, child.starved
             child.kill()
         # Before the end is written: whoever sees the job ended finds nothing half written either.
         self._artifacts.remove_leftovers_of(claim.name)
         if verdict != "abandon":
-            self._settle(claim, verdict, code, heartbeat)
+            self._settle(claim, "starved" if starved and verdict == "go on" else verdict, code, heartbeat)
 
     def _watch_over(self, child: Child, claim: Claim, heartbeat: Heartbeat) -> Verdict:
         progress = Progress(since=time.monotonic())
@@ -243,6 +244,10 @@ class Consumer:
             elif verdict == "stalled":
                 message = f"The job made no step for {self._settings.stall_seconds:g} seconds and was stopped."
                 queue.fail(session, claim, reason="stalled", message=message)
+            elif verdict == "starved":
+                told = advice(queue.foreseen(session, claim), free_memory())
+                message = f"The system killed its process for want of memory. {told}"
+                queue.fail(session, claim, reason="out_of_memory", message=message)
             elif verdict in {"stop", "pause"}:
                 queue.release(session, claim, message="The worker was shut down; the job goes on from its checkpoint.")
             else:

@@ -25,9 +25,9 @@ NEED = Need(
 @pytest.mark.parametrize(
     ("available", "fits"),
     [
-        (4 * GB, 25),  # 4 = 1 + 0.5 + 25 * 0.1
+        (4 * GB, 17),  # four fifths of 4 are 1 + 0.5 + 17 * 0.1
         (7 * GB, 32),  # not more than half of what has just failed
-        (2 * GB, 5),  # where a validation takes as much as five images
+        (2_600_000_000, 5),  # where a validation takes as much as five images
     ],
 )
 def test_the_largest_batch_that_fits_is_named(available: int, fits: int) -> None:
@@ -43,7 +43,7 @@ def test_the_largest_batch_that_fits_is_named(available: int, fits: int) -> None
     "available",
     [
         GB,  # less than is held already
-        1_700_000_000,  # room for two images, and none for a validation
+        2_400_000_000,  # room for four images, and none for a validation
     ],
 )
 def test_where_no_batch_fits_none_is_named(available: int) -> None:
@@ -55,7 +55,7 @@ def test_where_no_batch_fits_none_is_named(available: int) -> None:
 
 
 def test_what_should_have_fitted_is_not_called_too_large() -> None:
-    told = advice(asdict(NEED), 9 * GB)
+    told = advice(asdict(NEED), 10 * GB)
     assert "something else may have taken it" in told
     assert "fine_tune.batch_size 32" in told
 

@@ -178,6 +178,9 @@ class Watch:
     def stop_requested(self) -> bool:
         return False
 
+    def checkpoint_due(self) -> bool:
+        return False
+
     def save_checkpoint(self, write: Callable[[Path], None], *, epoch: int, step: int, best: bool) -> None:
         if best:
             last, self.best = self.best, self.folder / f"{epoch}-{step}"

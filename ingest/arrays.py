@@ -7,6 +7,7 @@ import os
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from formats.datasets import Pack, read_dataset
 from formats.files import DamagedFiles
 from formats.images import BadImage, ImageShape, decode_image
 from ingest.decoding import Batches, PixelBudget, default_threads, moments
+from ingest.names import shown
 from ingest.reading import Report
 
 
@@ -77,7 +79,8 @@ def _decode(pack: Pack, number: int, shape: ImageShape, budget: PixelBudget, max
     try:
         return budget.decode(data, lambda limit: decode_image(data, shape, max_pixels=limit), max_pixels=max_pixels)
     except BadImage as error:
-        raise DamagedFiles(f"Image {number} of the data set cannot be decoded any more: {error}") from error
+        path = next(islice(pack.paths(), number, None), f"image {number}")
+        raise DamagedFiles(f'"{shown(path)}" cannot be decoded any more ({error})') from error
 
 
 def _write(file: BinaryIO, part: _Decoded) -> None:

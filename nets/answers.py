@@ -20,6 +20,9 @@ Ask = Callable[[Tensor], Tensor]  # normalised images (N, C, H, W) to logits (N,
 Z = 1.96
 SUFFERED = 5
 CPU = torch.device("cpu")
+# Images of more pixels come fewer at a time: activations grow with their area.
+AT_ONCE = 256
+PIXELS_AT_ONCE = AT_ONCE * 64 * 64
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,15 @@ class Answers:
         return int(self.right.sum()) / len(self.labels)
 
 
+def batch_for(data: Dataset) -> int:
+    """How many images of a set a network answers at a time."""
+    return max(1, min(AT_ONCE, PIXELS_AT_ONCE // data.image_size**2))
+
+
 def answers(
-    network: nn.Module, split: Split, data: Dataset, *, batch_size: int = 256, keep_logits: bool = False
+    network: nn.Module, split: Split, data: Dataset, *, batch_size: int | None = None, keep_logits: bool = False
 ) -> Answers:
-    """Those of a network in evaluation mode, on the device it is on."""
+    """Those of a network in evaluation mode, on the device it is on; `batch_size` None takes `batch_for`."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
@@ -64,7 +72,7 @@ def answers_of(
     split: Split,
     data: Dataset,
     *,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     device: torch.device = CPU,
     keep_logits: bool = False,
 ) -> Answers:
@@ -72,7 +80,7 @@ def answers_of(
     found: list[Tensor] = []
     kept: list[Tensor] = []
     loss = 0.0
-    for indices in torch.split(torch.arange(len(split)), batch_size):
+    for indices in torch.split(torch.arange(len(split)), batch_size or batch_for(data)):
         logits = ask(normalised(split.images(indices), data, device)).cpu()
         loss += cross_entropy(logits, split.labels[indices], reduction="sum").item()
         found.append(torch.stack([part.double() for part in logits.softmax(1).max(1)]))

@@ -88,6 +88,12 @@ class Trained:
     average: Average | None = None
 
 
+def is_finite(network: nn.Module) -> bool:
+    """Whether a network has neither NaN anywhere nor infinite parameters; a buffer may be infinite, as a mask is."""
+    parameters = all(bool(value.isfinite().all()) for value in network.parameters())
+    return parameters and not any(bool(value.isnan().any()) for value in network.buffers())
+
+
 def write_checkpoint(directory: Path, trained: Trained, progress: Progress) -> None:
     """Fills an empty directory; to make it durable and visible at once is the caller's business."""
     tensors: dict[str, Tensor] = {}

@@ -10,11 +10,19 @@ class NetError(Exception):
 class NonFiniteLoss(NetError):
     """The loss became infinite or not a number; `step` counts from 1 and is None for the validation loss."""
 
+    what = "The loss is no longer a finite number"
+
     def __init__(self, epoch: int, step: int | None) -> None:
         where = f"in step {step} of epoch {epoch}" if step is not None else f"on the validation split, epoch {epoch}"
-        super().__init__(f"The loss is no longer a finite number ({where}). A smaller learning rate may help.")
+        super().__init__(f"{self.what} ({where}). A smaller learning rate may help.")
         self.epoch = epoch
         self.step = step
+
+
+class NonFiniteWeights(NonFiniteLoss):
+    """A step made weights infinite or not numbers, though its own loss was still finite."""
+
+    what = "Weights are no longer finite numbers"
 
 
 class Interrupted(NetError):

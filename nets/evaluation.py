@@ -20,7 +20,7 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
 
 
-def evaluate(network: nn.Module, split: Split, data: Dataset, *, batch_size: int = 256) -> Evaluation:
+def evaluate(network: nn.Module, split: Split, data: Dataset, *, batch_size: int | None = None) -> Evaluation:
     """Runs the split through the network in evaluation mode, on the device it is on, without changing it."""
     given = answers(network, split, data, batch_size=batch_size)
     classes = len(data.classes)

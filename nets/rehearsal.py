@@ -91,6 +91,9 @@ class _Watcher:
     def stop_requested(self) -> bool:
         return len(self.steps) >= LEAST and self.marks[-1] - self.marks[0] > SECONDS
 
+    def checkpoint_due(self) -> bool:
+        return False
+
     def save_checkpoint(self, write: Callable[[Path], None], *, best: bool, **_where: Any) -> None:
         target = self.folder / ("best" if best else "newest")
         shutil.rmtree(target, ignore_errors=True)

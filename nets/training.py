@@ -1,4 +1,4 @@
-"""Training on one page: epochs of steps, a validation after each, a checkpoint after each, the best one kept.
+"""Training on one page: epochs of steps, a validation and a checkpoint after each, the best one kept.
 
 Nothing depends on history but what a checkpoint holds: data order, augmentation and dropout are functions of
 (seed, epoch, step), the learning rate one of the step and, for a schedule that waits for plateaus, of counters in the
@@ -22,11 +22,19 @@ from torch import nn
 from nets import freezing, gradients, losses, normalisation, optimizers
 from nets.averaging import Average
 from nets.batches import Batch, Batches
-from nets.checkpoints import Progress, Trained, read_checkpoint, read_network, read_progress, write_checkpoint
+from nets.checkpoints import (
+    Progress,
+    Trained,
+    is_finite,
+    read_checkpoint,
+    read_network,
+    read_progress,
+    write_checkpoint,
+)
 from nets.compiling import Compiler, Forward, Step, compile_again
 from nets.datasets import Dataset
 from nets.distillation import Teacher
-from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss
+from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss, NonFiniteWeights
 from nets.evaluation import evaluate
 from nets.gradients import Tally
 from nets.losses import Loss
@@ -100,6 +108,9 @@ class Observer(Protocol):
     def stop_requested(self) -> bool:
         """Asked after each step."""
 
+    def checkpoint_due(self) -> bool:
+        """Asked after each step: whether to write a checkpoint and go on, in the middle of the epoch."""
+
     def save_checkpoint(self, write: Callable[[Path], None], *, epoch: int, step: int, best: bool) -> None:
         """`write` fills an empty directory. `epoch` counts whole epochs, `step` the steps done of the next."""
 
@@ -162,7 +173,8 @@ def train(
     With `gradually` more of them are cut before some epochs, and only epochs after the last cut can be the best.
     A `teacher` has a word beside the labels.
     Raises Interrupted, with a checkpoint written, when the observer asks to stop; NonFiniteLoss when training or
-    validation diverge; BatchTooSmall when batch normalisation would get single images; WrongClassWeights.
+    validation diverge, and no checkpoint has weights that are not finite; BatchTooSmall when batch normalisation
+    would get single images; WrongClassWeights.
     """
     run = _begin(network, data, plan, observer, masks=masks or Masks({}))
     run.gradually = gradually
@@ -195,7 +207,10 @@ def _begin(network: nn.Module, data: Dataset, plan: TrainingPlan, observer: Obse
 
 def _resume(run: _Run) -> Progress:
     checkpoint = run.observer.newest_checkpoint()
-    progress = read_checkpoint(checkpoint, run.trained) if checkpoint else Progress()
+    progress = Progress()
+    if checkpoint is not None:
+        progress = read_checkpoint(checkpoint, run.trained)
+        run.observer.on_notice(f"Goes on from a checkpoint, after step {progress.step} of epoch {progress.epoch + 1}.")
     if run.gradually is not None:
         run.masks = zeros(run.network)
     if progress.compiled:
@@ -267,6 +282,9 @@ def _train_epoch(run: _Run, progress: Progress) -> None:
         if run.observer.stop_requested():
             _save(run, progress, best=False)
             raise Interrupted(progress.epoch + 1, progress.step)
+        if run.observer.checkpoint_due():
+            _save(run, progress, best=False)
+            clock = time.perf_counter()
 
 
 def _step(run: _Run, progress: Progress, batches: Iterator[Batch]) -> None:
@@ -331,6 +349,11 @@ def _finish_epoch(run: _Run, progress: Progress) -> None:
 
 
 def _save(run: _Run, progress: Progress, *, best: bool) -> None:
+    if not is_finite(run.network):
+        # A loss tells of the weights before its step, and a validation nothing of auxiliary heads.
+        at = (progress.epoch + 1, progress.step) if progress.step else (progress.epoch, run.steps_per_epoch)
+        raise NonFiniteWeights(*at)
+
     def write(directory: Path) -> None:
         write_checkpoint(directory, run.trained, progress)
 

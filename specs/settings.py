@@ -78,6 +78,10 @@ class Settings(BaseSettings):
     stall_seconds: Annotated[float, Field(gt=0)] = Field(
         default=1800.0, description="A training that makes no step for so long is stopped."
     )
+    checkpoint_seconds: Annotated[float, Field(gt=0, le=86400)] = Field(
+        default=300.0,
+        description="Within an epoch a training writes a checkpoint so often, or after 20 times what one takes.",
+    )
     keep_loaded_seconds: Annotated[float, Field(ge=0)] = Field(
         default=600.0, description="After a job PyTorch stays loaded for the next one; 0: each job loads it. On Linux."
     )

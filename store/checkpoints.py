@@ -172,10 +172,11 @@ def _replace(session: Session, row: Checkpoint) -> None:
 
 
 def _keep(session: Session, job_id: str, kept: frozenset[int]) -> set[str]:
-    """Forgets all but the two newest, the best and those of epochs to be kept; the directories of these."""
+    """Forgets all but the two newest, the newest of a whole epoch, the best and those to be kept; their directories."""
     rows = list_checkpoints(session, job_id)
+    whole = next((row for row in rows if row.step == 0), None)
     best = next((row for row in rows if row.best), None)
-    doomed = [row for row in rows[NEWEST_KEPT:] if row is not best and not _is_after(row, kept)]
+    doomed = [row for row in rows[NEWEST_KEPT:] if row not in (whole, best) and not _is_after(row, kept)]
     for row in doomed:
         session.delete(row)
     return {row.directory for row in rows if row not in doomed}

@@ -24,6 +24,7 @@ from store.postgresql import wait_in_turn
 from store.tables import JOB_STATUSES, Dataset, IdempotencyKey, Job, now
 
 MAX_CRASHES = 3
+TRAINING_PHASES = ("training", "measuring")
 ENDED = ("succeeded", "failed", "cancelled")
 # What this transaction read before the lock was had may have changed on PostgreSQL.
 AS_IT_IS = {"populate_existing": True}
@@ -190,6 +191,18 @@ def found_out(session: Session, claim: Claim) -> dict[str, Any] | None:
     """What this attempt, or one before it, found by measuring."""
     event = newest_event(session, claim.job_id, "found")
     return None if event is None else event.data
+
+
+def foresee(session: Session, claim: Claim, need: dict[str, Any]) -> None:
+    """What memory a running job will need, to be told should it come to want."""
+    record(session, held(session, claim).id, "memory", need)
+
+
+def foreseen(session: Session, claim: Claim) -> dict[str, Any] | None:
+    """What memory the job will need in the phase it is in, if that was written down."""
+    event = newest_event(session, claim.job_id, "memory")
+    phase = find_job(session, claim.job_id).phase
+    return event.data if event is not None and phase in TRAINING_PHASES else None
 
 
 def succeed(session: Session, claim: Claim, result: dict[str, Any]) -> None:

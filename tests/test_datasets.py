@@ -233,7 +233,7 @@ def test_damaged_files_of_a_data_set_are_told_without_their_place(bench: Bench) 
     made = bench.api.post("/v1/jobs", json={"kind": "train", "dataset": "damaged", "architecture": "mlp"}).json()
     ended = wait_for(lambda: (view := bench.api.get(f"/v1/jobs/{made['id']}").json())["finished_at"] and view)
     assert (ended["status"], ended["reason"]) == ("failed", "bad_data")
-    assert brought["id"] in ended["message"]
+    assert f"{brought['id']} are damaged or gone: dataset.json cannot be read." in ended["message"]
     assert str(bench.home) not in ended["message"]
 
 

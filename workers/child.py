@@ -22,8 +22,10 @@ import psutil
 from specs.cores import physical_cores
 from specs.settings import Settings
 from store.queue import Claim
+from workers.memory import oom_kills
 
 KILL_SECONDS = 5.0
+KILLED = 9  # by SIGKILL, which Windows has no name for
 STOP = b"stop"
 SHUT_DOWN = "The worker was shut down"
 # Exit codes of a job's process that could not write its own end; the worker tries until it can.
@@ -53,6 +55,7 @@ class Child:
 
     def __init__(self, context: BaseContext, claim: Claim, log_path: Path) -> None:
         """Starts it; what it prints is added to the log. OSError or EOFError if it cannot be started in this way."""
+        self._oom_kills = oom_kills()
         words, self._words = context.Pipe(duplex=False)
         # Typeshed knows the contexts' processes by their several classes only.
         self._process = cast(Any, context).Process(target=_begin, args=(claim, str(log_path), words))
@@ -71,6 +74,11 @@ class Child:
         """The exit code (negative: the signal that killed it), or None while it runs."""
         code: int | None = self._process.exitcode
         return code
+
+    @property
+    def starved(self) -> bool:
+        """Whether it has died as processes do that the system kills for want of memory, and the system killed one."""
+        return self.code == -KILLED and oom_kills() > self._oom_kills
 
     def wait(self, seconds: float) -> int | None:
         """Waits for its end for so long; its exit code, or None."""

@@ -34,7 +34,8 @@ from workers.child import NO_ROOM, SHUT_DOWN, Child
 from workers.devices import ALWAYS, examine_devices
 from workers.heartbeat import Heartbeat
 from workers.manners import Manners
-from workers.room import lack_of_room
+from workers.memory import advice, free_memory
+from workers.sharing import lack_of_room
 from workers.starting import Starter
 
 IDLE_SECONDS = 0.3
@@ -46,7 +47,7 @@ ORPHANED = timedelta(hours=1)
 
 log = structlog.get_logger()
 
-Verdict = Literal["go on", "cancel", "pause", "yield", "stop", "stalled", "abandon"]
+Verdict = Literal["go on", "cancel", "pause", "yield", "stop", "stalled", "starved", "abandon"]
 TRAININGS = LANES[0]
 
 
@@ -218,12 +219,12 @@ class Consumer:
                 child.wait(self._settings.shutdown_grace_seconds)
         finally:
             # Whatever happened, nothing of this job runs on.
-            code = child.code
+            code, starved = child.code, child.starved
             child.kill()
         # Before the end is written: whoever sees the job ended finds nothing half written either.
         self._artifacts.remove_leftovers_of(claim.name)
         if verdict != "abandon":
-            self._settle(claim, verdict, code, heartbeat)
+            self._settle(claim, "starved" if starved and verdict == "go on" else verdict, code, heartbeat)
 
     def _watch_over(self, child: Child, claim: Claim, heartbeat: Heartbeat, lane: Sequence[str]) -> Verdict:
         progress = Progress(since=time.monotonic())
@@ -276,6 +277,10 @@ class Consumer:
             elif verdict == "stalled":
                 message = f"The job made no step for {self._settings.stall_seconds:g} seconds and was stopped."
                 queue.fail(session, claim, reason="stalled", message=message)
+            elif verdict == "starved":
+                told = advice(queue.foreseen(session, claim), free_memory())
+                message = f"The system killed its process for want of memory. {told}"
+                queue.fail(session, claim, reason="out_of_memory", message=message)
             elif verdict == "yield":
                 queue.release(session, claim, message="The job stepped aside; it goes on from its checkpoint.")
             elif verdict in {"stop", "pause"}:

@@ -57,9 +57,10 @@ def _files_of(run: Run, dataset_id: str) -> Iterator[Path]:
     try:
         yield run.artifacts.dataset(dataset_id)
     except DamagedFiles as error:
-        # Not in its own words, which say where the files are.
+        # What it was caused by may say where the files are.
+        what = str(error).removesuffix(f": {error.__cause__}")
         log.error("the files of a data set are damaged", dataset=dataset_id, error=str(error))
-        message = f"The files of the data set {dataset_id} are damaged or gone."
+        message = f"The files of the data set {dataset_id} are damaged or gone: {what}."
         raise IngestError("bad_data", message, "Delete it and upload it again.") from error
 
 

@@ -42,18 +42,19 @@ from specs.jobs import parse_job
 from specs.settings import Settings
 from store import queue, waits
 from store.artifacts import Artifacts
+from store.checkpoints import list_checkpoints
 from store.database import Database
 from store.errors import LostClaim, NotFound, StorageFault, StorageFull, StoreBusy
 from store.queue import Claim
 from store.room import room
 from workers.child import KEEP_MEMORY, NO_ROOM, STOP, STORE_FAILED, Stop
+from workers.memory import advice, memory_available
 from workers.run import Run, Stopped
 from workers.tasks import TASKS
 
 NICENESS = 10
 
 REASONS: dict[type[Exception], str] = {
-    NonFiniteLoss: "non_finite_loss",
     TooLarge: "out_of_memory",
     BatchTooSmall: "bad_batch_size",
     WrongClassWeights: "bad_class_weights",
@@ -158,7 +159,7 @@ def _run(run: Run) -> None:
                 waits.set_aside(session, run.claim, run.artifacts.home, needed=needed)
             return
         log.exception("the job failed")
-        reason, message = _explain(error)
+        reason, message = _explain(run, error)
         with run.database.write() as session:
             queue.fail(session, run.claim, reason=reason, message=message)
 
@@ -168,13 +169,29 @@ def _release(run: Run, message: str) -> None:
         queue.release(session, run.claim, message=message)
 
 
-def _explain(error: Exception) -> tuple[str, str]:
+def _explain(run: Run, error: Exception) -> tuple[str, str]:
     """One word for programs and a sentence for people."""
     if is_out_of_memory(error):
-        return "out_of_memory", "There is not enough memory for this job. Try a smaller batch_size or image_size."
+        with run.database.read() as session:
+            return "out_of_memory", advice(queue.foreseen(session, run.claim), memory_available())
+    if isinstance(error, NonFiniteLoss):
+        return "non_finite_loss", f"{error} {_what_is_left(run)}"
     if isinstance(error, IngestError):
         return error.reason, str(error)
     for kind, reason in REASONS.items():
         if isinstance(error, kind):
             return reason, str(error)
     return "error", f"{type(error).__name__}: {str(error)[:500]}"
+
+
+def _what_is_left(run: Run) -> str:
+    """What to do about a training that has diverged, and what there is of it."""
+    with run.database.read() as session:
+        newest = next(iter(list_checkpoints(session, run.claim.job_id)), None)
+    kept = "There is no checkpoint from before."
+    if newest is not None:
+        kept = f"The last checkpoint from before, after step {newest.step} of epoch {newest.epoch + 1}, is kept."
+    return (
+        f"{kept} Tried again the job would come to the same end, bit for bit: clone it with a smaller optimizer.lr, a "
+        "warmup of its schedule, or gradient_clipping."
+    )

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 import psutil
+import structlog
 
+from nets import normalisation
 from nets.architectures import Network
 from nets.datasets import Dataset
 from nets.distillation import Teacher
+from nets.memory import footprint
 from nets.rehearsal import Rehearsal, rehearse
 from nets.training import TrainingPlan
 from specs.jobs import DistillSpec, TrainSpec
 from store import queue, quotes
 from store.checkpoints import NEWEST_KEPT
+from workers.memory import Need
 from workers.run import Run
+
+log = structlog.get_logger()
 
 # Fewer say too little about a machine.
 ENOUGH = 3
@@ -37,6 +43,7 @@ class Prepared:
 
 def quote_training(run: Run, spec: TrainSpec | DistillSpec, prepared: Prepared, *, available: int) -> dict[str, Any]:
     """The result of a quote job; `available` is the memory in bytes that was free before anything was loaded."""
+    foresee(run, prepared)
     run.enter("measuring")
     folder = run.artifacts.new_scratch()
     try:
@@ -46,7 +53,9 @@ def quote_training(run: Run, spec: TrainSpec | DistillSpec, prepared: Prepared, 
     with run.database.read() as session:
         before = quotes.errors(session)
         beside = queue.count_jobs(session)["running"] - 1
-    kept = NEWEST_KEPT + 1 + len(getattr(spec, "keep_epochs", ()))
+    # The best; and where there are two newer ones within an epoch, that of the epoch before.
+    others = 1 + (median(found.epochs) > run.settings.checkpoint_seconds)
+    kept = NEWEST_KEPT + others + len(getattr(spec, "keep_epochs", ()))
     disk, free = kept * found.checkpoint, shutil.disk_usage(run.settings.home).free
     return {
         "of": quotes.key_of(spec),
@@ -61,9 +70,20 @@ def quote_training(run: Run, spec: TrainSpec | DistillSpec, prepared: Prepared, 
     }
 
 
-def memory_available() -> int:
-    """What a training may take: what is free, and what this process holds already."""
-    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
+def foresee(run: Run, prepared: Prepared, *, field: str = "batch_size") -> None:
+    """Writes down what memory a training will hold, for what is said should it come to want; `field` of its spec."""
+    plan, network = prepared.plan, prepared.network
+    try:
+        found = footprint(network, prepared.data, averaged=plan.ema_decay is not None)
+    except RuntimeError as error:
+        # An architecture of another package may do what tensors without content cannot; it trains all the same.
+        log.info("the memory of a training cannot be reckoned", error=str(error))
+        return
+    least = 2 if normalisation.normalises(network) and not plan.frozen else 1
+    held = psutil.Process().memory_info().rss
+    need = Need(held=held, **asdict(found), batch_size=plan.batch_size, least=least, field=field)
+    with run.database.write() as session:
+        queue.foresee(session, run.claim, asdict(need))
 
 
 def _seconds(found: Rehearsal, before: list[float], *, epochs: int) -> dict[str, Any]:

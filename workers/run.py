@@ -20,6 +20,7 @@ from store.checkpoints import Checkpoints
 from store.database import Database
 from store.errors import StorageFault, StorageFull, StoreBusy
 from store.queue import Claim
+from workers.cadence import Cadence
 from workers.child import SHUT_DOWN, Stop
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Run:
         self.claim = claim
         self.checkpoints = Checkpoints(database, artifacts, claim)
         self._stop = stop
+        self._cadence = Cadence(settings.checkpoint_seconds)
         self._phase = "starting"
         self._steps = 0
         self._reported_at = 0.0
@@ -104,6 +106,10 @@ class Run:
         """Whether the training is to write a checkpoint and end."""
         return self._stop.is_set()
 
+    def checkpoint_due(self) -> bool:
+        """Whether the training is to write a checkpoint and go on."""
+        return self._cadence.due()
+
     @property
     def why_stopped(self) -> str:
         """The beginning of a sentence that says why it was asked to stop."""
@@ -111,7 +117,8 @@ class Run:
 
     def save_checkpoint(self, write: Callable[[Path], None], *, epoch: int, step: int, best: bool) -> None:
         """Keeps what `write` puts into the directory it is given."""
-        self.checkpoints.save(write, epoch=epoch, step=step, best=best)
+        with self._cadence.saving():
+            self.checkpoints.save(write, epoch=epoch, step=step, best=best)
 
     def newest_checkpoint(self) -> Path | None:
         """The checkpoint to go on from."""

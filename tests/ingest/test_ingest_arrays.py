@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from formats.arrays import open_array
-from formats.datasets import PACK_NAME, Pack
+from formats.datasets import PACK_NAME, Pack, read_paths
 from formats.files import DamagedFiles
 from formats.images import ImageShape, decode_image
 from ingest.arrays import build
@@ -76,8 +76,9 @@ def test_a_pack_that_was_damaged_is_told(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "array").mkdir()
     with (dataset / PACK_NAME).open("r+b") as pack:
         pack.write(bytes(2000))
-    with pytest.raises(DamagedFiles, match="cannot be decoded"):
+    with pytest.raises(DamagedFiles, match="cannot be decoded") as raised:
         build(dataset, tmp_path / "array", SHAPES[0], quiet)
+    assert str(raised.value).split('"')[1] in set(read_paths(dataset))
 
 
 def test_a_report_may_stop_it(dataset: Path, tmp_path: Path) -> None:

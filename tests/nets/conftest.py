@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from nets import architectures, datasets
+from nets import architectures, datasets, precision
 from nets.datasets import Dataset, Split
 from nets.export import graph
 from nets.training import EpochRow, TrainingPlan
@@ -19,6 +19,7 @@ from specs.datasets import BUILTIN_DATASETS
 from specs.optimizers import OPTIMIZERS
 from specs.options import Options
 from specs.schedules import SCHEDULES
+from specs.training import LossOptions
 
 # Small enough to train and export in seconds; an architecture that is not here is taken as it is.
 NARROW: dict[str, dict[str, Any]] = {
@@ -54,6 +55,33 @@ NARROW: dict[str, dict[str, Any]] = {
 }
 IMAGE_SIZE = 8
 
+OPTIMIZER_OPTIONS: dict[str, dict[str, Any]] = {
+    "adam": {"lr": 0.01, "amsgrad": True},
+    "rmsprop": {"lr": 0.01, "momentum": 0.5, "centered": True},
+    "momentum": {"lr": 0.05, "nesterov": True, "weight_decay": 0.01},
+    "muon": {"decay_norms": False},
+}
+SCHEDULE_OPTIONS: dict[str, dict[str, Any]] = {
+    "plateau": {"patience": 0, "threshold": 0.9, "factor": 0.5, "warmup": 0.2},
+    "multistep": {"milestones": (1, 2), "warmup": 0.1},
+}
+BEST_PRECISION = precision.resolve("auto", torch.device("cpu"))
+# Whatever else can be asked of a plan, and all of it at once.
+VARIANTS: list[dict[str, Any]] = [
+    {"accumulation": 3},
+    {"clipping": 0.5},
+    {"ema_decay": 0.9},
+    {"precision": BEST_PRECISION},
+    {"frozen": True},
+    {"loss": LossOptions(label_smoothing=0.1, class_weights="balanced")},
+    {"patience": 1, "min_delta": 0.2},
+]
+ALL_AT_ONCE: dict[str, Any] = {
+    **{name: value for variant in VARIANTS for name, value in variant.items() if name != "frozen"},
+    "schedule": SCHEDULES["plateau"].options(**SCHEDULE_OPTIONS["plateau"]),
+    "optimizer": OPTIMIZERS["muon"].options(),
+}
+
 
 def narrow(name: str, **options: Any) -> Options:
     return ARCHITECTURES[name].options(**{**NARROW.get(name, {}), **options})
@@ -85,12 +113,32 @@ def plan(**changes: Any) -> TrainingPlan:
     return TrainingPlan(**{**values, **changes})
 
 
+def optimizer_of(name: str) -> dict[str, Any]:
+    return {"optimizer": OPTIMIZERS[name].options(**OPTIMIZER_OPTIONS.get(name, {}))}
+
+
+def schedule_of(name: str) -> dict[str, Any]:
+    return {"schedule": SCHEDULES[name].options(**SCHEDULE_OPTIONS.get(name, {}))}
+
+
+def augmentation_of(*names: str) -> dict[str, Any]:
+    return {"augmentation": tuple(AUGMENTATIONS[name].options() for name in names)}
+
+
+def bits(network: nn.Module) -> dict[str, bytes]:
+    return {name: value.contiguous().numpy().tobytes() for name, value in network.state_dict().items()}
+
+
 @dataclass
 class FolderObserver:
-    """Keeps checkpoints in a folder; asks to stop after a number of steps, counted anew for each attempt."""
+    """Keeps checkpoints in a folder; asks to stop after a number of steps, counted anew for each attempt.
+
+    With `every` it wants a checkpoint after each so many steps too.
+    """
 
     folder: Path
     stop_after: int | None = None
+    every: int | None = None
     steps: int = 0
     rows: list[EpochRow] = field(default_factory=list)
     saved: list[tuple[int, int, bool]] = field(default_factory=list)
@@ -112,6 +160,9 @@ class FolderObserver:
 
     def stop_requested(self) -> bool:
         return self.stop_after is not None and self.steps >= self.stop_after
+
+    def checkpoint_due(self) -> bool:
+        return self.every is not None and self.steps % self.every == 0
 
     def save_checkpoint(self, write: Callable[[Path], None], *, epoch: int, step: int, best: bool) -> None:
         directory = self.folder / f"{len(self.saved)}-{epoch}-{step}"

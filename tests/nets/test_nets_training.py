@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import subprocess
 import sys
 from dataclasses import asdict
@@ -14,59 +13,31 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nets import precision
 from nets.averaging import Average
 from nets.checkpoints import Progress, read_network
 from nets.datasets import Dataset
-from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss, is_out_of_memory
+from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss, NonFiniteWeights, is_out_of_memory
 from nets.evaluation import evaluate
 from nets.layers import Layers, layers_of
 from nets.pruning import Gradually, select, sparsity
-from nets.training import EpochRow, TrainingPlan, TrainingResult, train
+from nets.training import EpochRow, TrainingPlan, train
 from specs.augmentations import AUGMENTATIONS
 from specs.optimizers import OPTIMIZERS
 from specs.pruning import PRUNING_METHODS
 from specs.schedules import SCHEDULES
 from specs.training import LossOptions
-from tests.nets.conftest import FolderObserver, plan, small_network
+from tests.nets.conftest import (
+    ALL_AT_ONCE,
+    BEST_PRECISION,
+    FolderObserver,
+    augmentation_of,
+    bits,
+    plan,
+    schedule_of,
+    small_network,
+)
 
 ROOT = Path(__file__).parent.parent.parent
-
-OPTIMIZER_OPTIONS: dict[str, dict[str, Any]] = {
-    "adam": {"lr": 0.01, "amsgrad": True},
-    "rmsprop": {"lr": 0.01, "momentum": 0.5, "centered": True},
-    "momentum": {"lr": 0.05, "nesterov": True, "weight_decay": 0.01},
-    "muon": {"decay_norms": False},
-}
-SCHEDULE_OPTIONS: dict[str, dict[str, Any]] = {
-    "plateau": {"patience": 0, "threshold": 0.9, "factor": 0.5, "warmup": 0.2},
-    "multistep": {"milestones": (1, 2), "warmup": 0.1},
-}
-BEST_PRECISION = precision.resolve("auto", torch.device("cpu"))
-# Whatever else can be asked for, and all of it at once.
-VARIANTS: list[dict[str, Any]] = [
-    {"accumulation": 3},
-    {"clipping": 0.5},
-    {"ema_decay": 0.9},
-    {"precision": BEST_PRECISION},
-    {"frozen": True},
-    {"loss": LossOptions(label_smoothing=0.1, class_weights="balanced")},
-    {"patience": 1, "min_delta": 0.2},
-]
-ALL_AT_ONCE: dict[str, Any] = {
-    **{name: value for variant in VARIANTS for name, value in variant.items() if name != "frozen"},
-    "schedule": SCHEDULES["plateau"].options(**SCHEDULE_OPTIONS["plateau"]),
-    "optimizer": OPTIMIZERS["muon"].options(),
-}
-
-
-def bits(network: nn.Module) -> dict[str, bytes]:
-    return {name: value.contiguous().numpy().tobytes() for name, value in network.state_dict().items()}
-
-
-def figures_of(rows: list[EpochRow]) -> list[dict[str, float]]:
-    clocks = {"seconds", "images_per_second"}
-    return [{name: value for name, value in asdict(row).items() if name not in clocks} for row in rows]
 
 
 def unsteady(**changes: Any) -> TrainingPlan:
@@ -75,66 +46,11 @@ def unsteady(**changes: Any) -> TrainingPlan:
     return plan(**{"optimizer": optimizer, "schedule": schedule, "epochs": 6, **changes})
 
 
-def train_to_the_end(
-    network_name: str, data: Dataset, training: TrainingPlan, observer: FolderObserver, *, stops: random.Random
-) -> TrainingResult:
-    """Starts over with a fresh network after each interruption, as a new process would."""
-    while True:
-        observer.steps, observer.stop_after = 0, stops.randint(1, 4)
-        torch.manual_seed(stops.randint(0, 1000))
-        try:
-            return train(small_network(network_name, dropout=0.3), data, training, observer)
-        except Interrupted:
-            continue
-
-
-def optimizer_of(name: str) -> dict[str, Any]:
-    return {"optimizer": OPTIMIZERS[name].options(**OPTIMIZER_OPTIONS.get(name, {}))}
-
-
-def schedule_of(name: str) -> dict[str, Any]:
-    return {"schedule": SCHEDULES[name].options(**SCHEDULE_OPTIONS.get(name, {}))}
-
-
-def augmentation_of(*names: str) -> dict[str, Any]:
-    return {"augmentation": tuple(AUGMENTATIONS[name].options() for name in names)}
-
-
 def label(value: Any) -> str:
     """What tells one change of the plan from others."""
     if not isinstance(value, dict):
         return str(value)
     return "-".join(getattr(option, "name", name) for name, option in value.items())
-
-
-@pytest.mark.parametrize(
-    ("network_name", "changes"),
-    [
-        *(("mlp", optimizer_of(name)) for name in OPTIMIZERS),
-        *(("mlp", schedule_of(name)) for name in SCHEDULES),
-        *(("mlp", augmentation_of(name)) for name in AUGMENTATIONS),
-        *(("mlp", variant) for variant in VARIANTS),
-        ("resnet18", augmentation_of("crop-flip", "randaugment", "erase", "mixup")),
-        ("resnet18", {"frozen": True}),
-        ("resnet18", ALL_AT_ONCE | augmentation_of("crop-flip", "cutmix")),
-    ],
-    ids=label,
-)
-def test_a_training_stopped_anywhere_ends_with_the_same_bits(
-    few: Dataset, tmp_path: Path, network_name: str, changes: dict[str, Any]
-) -> None:
-    if network_name != "mlp":  # whose layers are too small to be shared among threads, which only wait for each other
-        torch.set_num_threads(2)
-    training = plan(epochs=3, **changes)
-    left_alone, disturbed = FolderObserver(tmp_path / "a"), FolderObserver(tmp_path / "b")
-    for observer in (left_alone, disturbed):
-        observer.folder.mkdir()
-    wanted = train(small_network(network_name, dropout=0.3), few, training, left_alone)
-    result = train_to_the_end(network_name, few, training, disturbed, stops=random.Random(7))
-    assert any(step for _, step, _ in disturbed.saved)
-    assert bits(result.network) == bits(wanted.network)
-    assert figures_of(disturbed.rows) == figures_of(left_alone.rows)
-    assert (result.best_epoch, result.epochs_run) == (wanted.best_epoch, wanted.epochs_run)
 
 
 def test_the_interruption_says_where_it_is_and_leaves_a_checkpoint(few: Dataset, tmp_path: Path) -> None:
@@ -425,6 +341,54 @@ def test_a_loss_that_is_not_finite_ends_the_training(few: Dataset, tmp_path: Pat
         train(small_network("mlp"), few, training, FolderObserver(tmp_path))
 
 
+def test_checkpoints_from_before_a_loss_that_is_not_finite_are_whole(few: Dataset, tmp_path: Path) -> None:
+    # Each step makes the weights minus three times as large.
+    growing = OPTIMIZERS["sgd"].options(lr=1.0, weight_decay=4.0)
+    observer = FolderObserver(tmp_path, every=1)
+    with pytest.raises(NonFiniteLoss) as raised:
+        train(small_network("mlp"), few, plan(optimizer=growing, epochs=40, **schedule_of("constant")), observer)
+    assert raised.value.step is not None
+    assert observer.saved[-1][:2] == (raised.value.epoch - 1, raised.value.step - 1)
+    for directory in tmp_path.iterdir():
+        assert all(value.isfinite().all() for value in load_file(directory / "network.safetensors").values())
+
+
+class Spoiling(FolderObserver):
+    """Spoils a weight in a step, or after an epoch, as an overflow in a step does whose loss was still finite."""
+
+    weight: nn.Parameter
+    at_step: int | None = None
+
+    def on_step(self, *, epoch: int, epochs: int, fraction: float) -> None:
+        super().on_step(epoch=epoch, epochs=epochs, fraction=fraction)
+        if self.steps == self.at_step:
+            self.weight.data.fill_(math.inf)
+
+    def on_epoch(self, row: EpochRow) -> None:
+        super().on_epoch(row)
+        if self.at_step is None:
+            self.weight.data.fill_(math.nan)
+
+
+@pytest.mark.parametrize("changes", [{"every": 1}, {"stop_after": 3}], ids=["due", "asked to stop"])
+def test_weights_that_are_not_finite_become_no_checkpoint(
+    few: Dataset, tmp_path: Path, changes: dict[str, int]
+) -> None:
+    network, observer = small_network("mlp"), Spoiling(tmp_path, **changes)
+    observer.weight, observer.at_step = next(network.parameters()), 3
+    with pytest.raises(NonFiniteWeights, match="step 3 of epoch 1"):
+        train(network, few, plan(), observer)
+    assert [step for _, step, _ in observer.saved] == ([1, 2] if "every" in changes else [])
+
+
+def test_a_validation_does_not_speak_for_auxiliary_heads(few: Dataset, tmp_path: Path) -> None:
+    network, observer = small_network("googlenet", auxiliary=True), Spoiling(tmp_path)
+    observer.weight = next(value for name, value in network.named_parameters() if name.startswith("aux1"))
+    with pytest.raises(NonFiniteWeights, match="step 1 of epoch 1"):
+        train(network, few, plan(epochs=1, batch_size=50), observer)
+    assert observer.saved == []
+
+
 def test_a_single_image_left_over_joins_the_batch_before(few: Dataset, tmp_path: Path) -> None:
     observer = FolderObserver(tmp_path)
     train(small_network("resnet18"), few, plan(batch_size=7, epochs=1), observer)
@@ -453,30 +417,12 @@ def test_cut_weights_stay_positive_zeros(few: Dataset, tmp_path: Path, method: s
         assert parameters[name].detach()[~cut].all()
 
 
-def in_rounds(folder: Path, few: Dataset, *, stop_after: int | None = None, **changes: Any) -> tuple[nn.Module, int]:
-    """A training that cuts in three rounds over six epochs, stopped after so many steps and taken up again."""
+def test_only_epochs_after_the_last_round_can_be_the_best(few: Dataset, tmp_path: Path) -> None:
     options = PRUNING_METHODS["magnitude"].options(sparsity=0.8, rounds=3)
+    network = small_network("mlp")
     gradually = Gradually("magnitude", options, epochs=6)
-    observer = FolderObserver(folder, stop_after=stop_after)
-    folder.mkdir()
-    while True:
-        network = small_network("mlp")
-        try:
-            result = train(network, few, plan(epochs=6, **changes), observer, gradually=gradually)
-            return network, result.best_epoch
-        except Interrupted:
-            observer.steps, observer.stop_after = 0, None
-
-
-@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.5}], ids=["plain", "averaged"])
-@pytest.mark.parametrize("stop_after", [2, 7, 8, 9, 13, 17])
-def test_rounds_that_are_stopped_anywhere_end_with_the_same_bits(
-    few: Dataset, tmp_path: Path, stop_after: int, changes: dict[str, Any]
-) -> None:
-    network, best = in_rounds(tmp_path / "whole", few, **changes)
-    again, best_again = in_rounds(tmp_path / "parts", few, stop_after=stop_after, **changes)
-    assert best == best_again > 4, "only epochs after the last round are the network that was asked for"
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
+    result = train(network, few, plan(epochs=6), FolderObserver(tmp_path), gradually=gradually)
+    assert result.best_epoch > gradually.beginnings[-1] > 0
     assert sparsity(network).prunable == pytest.approx(0.8, abs=1e-3)
 
 

@@ -141,6 +141,18 @@ def test_the_two_newest_checkpoints_and_the_best_are_kept(
     assert len(rows) == 3
 
 
+def test_checkpoints_within_an_epoch_push_out_none_that_is_needed(checkpoints: Checkpoints, database: Database) -> None:
+    checkpoints.kept = frozenset({2})
+    for epoch in range(1, 5):
+        checkpoints.save(write_value(str(epoch)), epoch=epoch, step=0, best=epoch == 1)
+    for step in range(10, 60, 10):
+        checkpoints.save(write_value(f"4 and {step}"), epoch=4, step=step, best=False)
+    with database.read() as session:
+        (job,) = queue.list_jobs(session)
+        found = {(row.epoch, row.step) for row in list_checkpoints(session, job.id)}
+    assert found == {(1, 0), (2, 0), (4, 0), (4, 40), (4, 50)}, "best, kept, whole, newest two"
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "remove", "no manifest"])
 def test_a_damaged_checkpoint_is_passed_over(checkpoints: Checkpoints, damage: str) -> None:
     checkpoints.save(write_value("good"), epoch=1, step=0, best=False)

@@ -14,7 +14,7 @@ from store import queue, quotes, workers
 from store.database import Database
 from store.tables import Worker
 from workers.manners import Manners
-from workers.room import LEAST, lack_of_room
+from workers.sharing import LEAST, lack_of_room
 
 SPEC = JOB_SPEC.validate_python({"kind": "train", "dataset": "digits", "architecture": "mlp"})
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -267,11 +270,20 @@ def test_a_worker_that_slept_past_its_time_writes_nothing_and_works_on_as_anothe
 
 def test_a_training_that_diverges_fails_and_all_that_is_said_of_it_is_json(served: Served) -> None:
     job_id = submit(
-        served.api, {**TINY_TRAINING, "name": "wild", "optimizer": {"name": "sgd", "lr": 1e6}, "epochs": 50}
+        served.api,
+        # Each step makes the weights minus three times as large.
+        {**TINY_TRAINING, "name": "wild", "optimizer": {"name": "sgd", "lr": 1.0, "weight_decay": 4.0}, "epochs": 50},
     )
     job = wait_until(served.api, job_id, "failed", "succeeded")
     assert job["reason"] == "non_finite_loss"
-    assert "learning rate" in job["message"]
+    told = re.search(
+        r"in step \d+ of epoch (\d+)\).* after step (\d+) of epoch (\d+), is kept.*optimizer\.lr", job["message"]
+    )
+    assert told, job["message"]
+    failed_in, step, epoch = map(int, told.groups())
+    with zipfile.ZipFile(io.BytesIO(served.api.get(f"/v1/jobs/{job_id}/bundle").content)) as bundle:
+        newest = json.loads(bundle.read("checkpoints.json"))[0]
+    assert (newest["epoch"] + 1, newest["step"]) == (epoch, step) == (failed_in, 0), "the one before it diverged"
     for path in ("", "/metrics", "/events"):
         text = served.api.get(f"/v1/jobs/{job_id}{path}").text
         json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
@@ -288,6 +300,22 @@ def test_a_job_that_cannot_be_done_says_why_and_the_worker_goes_on(served: Serve
     job = wait_until(served.api, large, "failed", "succeeded")
     assert (job["reason"], job["attempt"]) == ("out_of_memory", 1)
     assert "parameters" in job["message"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of a running process")
+def test_a_training_that_runs_out_of_memory_names_the_batch_that_fits(served: Served) -> None:
+    large = {"architecture": {"name": "resnet18", "width": 0.5}, "image_size": 64, "batch_size": 1024}
+    job_id = submit(served.api, {**TINY_TRAINING, **large, "epochs": 1})
+    child = wait_for(lambda: jobs_of(served.worker), pause=0.01)[0]
+    room = child.memory_info().vms + 2**30
+    child.rlimit(psutil.RLIMIT_AS, (room, room))
+    job = wait_until(served.api, job_id, "failed", "succeeded")
+    assert (job["reason"], job["attempt"]) == ("out_of_memory", 1), job
+    fits = re.search(r"batch_size 1024 takes about .* batch_size (\d+) would fit", job["message"])
+    assert fits, job["message"]
+    assert 8 <= int(fits[1]) <= 128, "of a gigabyte, at some ten megabytes an image"
+    quick = submit(served.api, {**TINY_TRAINING, "epochs": 1})
+    assert wait_until(served.api, quick, "succeeded", "failed")["status"] == "succeeded"
 
 
 def test_nothing_is_left_behind_by_jobs_that_were_stopped(served: Served) -> None:

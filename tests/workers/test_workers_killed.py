@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from specs.settings import Settings
-from tests.conftest import LOOPBACK, ended, jobs_of, new_home, running_worker
+from tests.conftest import LOOPBACK, ended, jobs_of, new_home, running_worker, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as on POSIX")
 
@@ -49,9 +53,10 @@ JOBS: dict[str, tuple[dict[str, Any], set[str]]] = {
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, TestClient, subprocess.Popen[bytes]]]:
     """A data folder with a trained model, a client of its API, and its worker."""
     settings = new_home(tmp_path_factory.mktemp("killed") / "home")
-    with running_worker(settings) as worker, TestClient(create_app(settings), base_url=LOOPBACK) as client:
+    worker = running_worker(settings, PRUNEYARD_CHECKPOINT_SECONDS="0.01")
+    with worker as process, TestClient(create_app(settings), base_url=LOOPBACK) as client:
         assert ended(client, TRAINING)["status"] == "succeeded"
-        yield settings, client, worker
+        yield settings, client, process
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -76,6 +81,31 @@ def test_a_job_killed_in_each_phase_ends_as_an_undisturbed_one(
         again = ended(client, {**body, "name": f"{name} undisturbed"})
         undisturbed = client.get(f"/v1/models/{again['result']['model']}").json()
         assert undisturbed["weights_sha256"] == made[0]["weights_sha256"], "the same to the last bit"
+
+
+def test_a_training_killed_in_a_long_epoch_goes_on_from_the_middle_of_it(
+    home: tuple[Settings, TestClient, subprocess.Popen[bytes]],
+) -> None:
+    _, client, worker = home
+    body = {**TRAINING, "name": "one long epoch", "epochs": 1, "batch_size": 2}
+    job_id = client.post("/v1/jobs", json=body).json()["id"]
+    wait_for(lambda: checkpoints_of(client, job_id), pause=0.01)
+    assert _kill_child(worker)
+    wait_for(lambda: client.get(f"/v1/jobs/{job_id}").json()["status"] == "succeeded", seconds=60)
+    events = client.get(f"/v1/jobs/{job_id}/events").json()["items"]
+    notices = [event["data"]["message"] for event in events if event["type"] == "notice"]
+    (found,) = re.findall(r"after step (\d+) of epoch 1", " ".join(notices))
+    assert int(found) > 0
+
+    again = ended(client, {**body, "name": "undisturbed"})
+    models = {model["job"]: model["weights_sha256"] for model in client.get("/v1/models").json()["items"]}
+    assert models[job_id] == models[again["id"]], "the same to the last bit"
+
+
+def checkpoints_of(client: TestClient, job_id: str) -> list[dict[str, Any]]:
+    with zipfile.ZipFile(io.BytesIO(client.get(f"/v1/jobs/{job_id}/bundle").content)) as bundle:
+        found: list[dict[str, Any]] = json.loads(bundle.read("checkpoints.json"))
+    return found
 
 
 def killed_in_each_phase(

@@ -15,7 +15,7 @@ from store.quotes import compared
 from workers.parents import Parent, as_of_epoch, child_of, load_parent
 from workers.plans import plan_distilling
 from workers.publishing import publish
-from workers.quotes import Prepared
+from workers.quotes import Prepared, foresee
 from workers.reports import Stages, report
 from workers.run import Run
 from workers.scores import judge, judge_and_calibrate
@@ -27,6 +27,7 @@ def distill(run: Run, spec: DistillSpec) -> None:
     parent = load_parent(run, spec.teacher)
     prepared = prepare(run, spec, parent)
     data = prepared.data
+    foresee(run, prepared)
     run.enter("training")
     result = training.train(prepared.network, data, prepared.plan, run, teacher=prepared.teacher)
     run.enter("evaluating")

@@ -15,6 +15,7 @@ from specs.pruning import PRUNING_METHODS, FilterOptions, MagnitudeOptions
 from workers.parents import Parent, child_of, load_parent
 from workers.plans import plan_fine_tuning
 from workers.publishing import publish
+from workers.quotes import Prepared, foresee
 from workers.reports import Stages, report
 from workers.run import Run
 from workers.scores import judge, judge_and_calibrate
@@ -41,6 +42,7 @@ def prune(run: Run, spec: PruneSpec) -> None:
     after_cut = judge(cut.network, parent.data)
     best_epoch = 0
     if plan is not None:
+        foresee(run, Prepared(cut.network, parent.data, plan), field="fine_tune.batch_size")
         run.enter("training")
         gradually = _rounds(spec, epochs=plan.epochs)
         trained = cut.network if gradually is None else deepcopy(parent.network)

@@ -11,8 +11,9 @@ from nets.pruning import prunable_weights
 from specs.jobs import DistillSpec, PruneSpec, QuoteSpec, TrainSpec
 from specs.pruning import PRUNING_METHODS, FilterOptions
 from store import queue
+from workers.memory import memory_available
 from workers.parents import Parent, load_parent
-from workers.quotes import memory_available, quote_training
+from workers.quotes import quote_training
 from workers.run import Run
 from workers.tasks import distill, train
 

@@ -16,7 +16,7 @@ from store.quotes import compared
 from workers.data import load_data, look_of
 from workers.plans import plan_shrinking, plan_training
 from workers.publishing import publish
-from workers.quotes import Prepared
+from workers.quotes import Prepared, foresee
 from workers.run import Run
 from workers.scores import judge_and_calibrate
 
@@ -28,6 +28,7 @@ def train(run: Run, spec: TrainSpec) -> None:
     """The task of a train job. What this machine may lack is asked for first, before any data are read."""
     prepared = prepare(run, spec)
     data = prepared.data
+    foresee(run, prepared)
     run.enter("training")
     run.checkpoints.kept = frozenset(spec.keep_epochs)
     result = training.train(prepared.network, data, prepared.plan, run, gradually=plan_shrinking(spec))

@@ -1,0 +1,125 @@
+"""How much memory a job may take, whether the system killed one for want of it, and what would fit.
+
+Needs no PyTorch: the worker tells it of a job whose process is gone.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+if sys.platform != "win32":
+    import resource
+
+ROOT = Path("/")
+GIGABYTE = 1e9
+# Of what is free, for a batch that is said to fit: memory comes in pieces, some of which are left over, and a reckoning
+# that was met to the last megabyte did not do under a limit.
+SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a training will hold, in bytes: `held` and `fixed` whatever the batch, `per_image` for each image of one.
+
+    Its validations take `validation` beside the former. `least` is the smallest batch that the network can be
+    trained with, `field` the name that the job's spec has for `batch_size`.
+    """
+
+    held: int
+    fixed: int
+    per_image: int
+    validation: int
+    batch_size: int
+    least: int
+    field: str
+
+    def at(self, batch: int) -> int:
+        """Of batches of this size."""
+        return self.held + self.fixed + max(batch * self.per_image, self.validation)
+
+    def largest(self, available: int) -> int:
+        """The largest batch that fits, below the one that did not; less than `least` if none does."""
+        room = int(SHARE * available) - self.held - self.fixed
+        # An estimate that takes the batch of the job for small enough was wrong; half of it takes half.
+        return min(room // self.per_image, self.batch_size // 2) if room >= self.validation else 0
+
+
+def advice(foreseen: dict[str, Any] | None, available: int) -> str:
+    """What to do about a job that had too little memory, of which this much is there; `foreseen` are a Need's values.
+
+    Without them, or where the want came in another phase than the training, no number is named.
+    """
+    if foreseen is None:
+        return "There is not enough memory for this job. Try a smaller batch_size or image_size."
+    need = Need(**foreseen)
+    free = f"{available / GIGABYTE:.1f} GB are free"
+    fits = need.largest(available)
+    if fits < need.least:
+        return (
+            f"There is not enough memory for this job: even {_take(need, need.least)}, and {free}. Take a smaller "
+            "image_size, or an architecture of smaller width."
+        )
+    if need.at(need.batch_size) <= SHARE * available:
+        return (
+            f"There was not enough memory for this job, though {_take(need, need.batch_size)}, and {free} now: "
+            f"something else may have taken it. Try the job again, or take {need.field} {fits}, half the images."
+        )
+    return (
+        f"There is not enough memory for this job: {_take(need, need.batch_size)}, and {free}. {need.field} {fits} "
+        f"would fit (about {need.at(fits) / GIGABYTE:.1f} GB); with gradient_accumulation a step has as many images."
+    )
+
+
+def _take(need: Need, batch: int) -> str:
+    return f"{need.field} {batch} takes about {need.at(batch) / GIGABYTE:.1f} GB"
+
+
+def free_memory(root: Path = ROOT) -> int:
+    """Bytes that a process may still take, within the limits of the control groups that this one is in."""
+    rooms = [psutil.virtual_memory().available]
+    for group in _groups(root):
+        with suppress(OSError, ValueError):
+            idle = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+            used = int((group / "memory.current").read_text()) - (int(idle[1]) if idle else 0)
+            rooms.append(int((group / "memory.max").read_text()) - used)
+    return max(0, min(rooms))
+
+
+def memory_available() -> int:
+    """What a training in this process may hold: what is free, and what this process holds already."""
+    info = psutil.Process().memory_info()
+    rooms = [free_memory()]
+    if sys.platform == "linux":
+        for limit, used in ((resource.RLIMIT_AS, info.vms), (resource.RLIMIT_DATA, info.data)):
+            soft, _ = resource.getrlimit(limit)
+            rooms += [] if soft == resource.RLIM_INFINITY else [max(0, soft - used)]
+    return min(rooms) + info.rss
+
+
+def oom_kills(root: Path = ROOT) -> int:
+    """How many processes the system has killed so far for want of memory: of our control group, or of all."""
+    for path in (*(group / "memory.events" for group in _groups(root)), root / "proc" / "vmstat"):
+        with suppress(OSError):
+            found = re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE)
+            if found:
+                return int(found[1])
+    return 0
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """The directories of the control group of this process (version 2) and of those around it, from within."""
+    with suppress(OSError):
+        found = re.search(r"^0::/(.*)$", (root / "proc" / "self" / "cgroup").read_text(), re.MULTILINE)
+        if found:
+            top = root / "sys" / "fs" / "cgroup"
+            own = top / found[1]
+            yield own
+            yield from (group for group in own.parents if group.is_relative_to(top))

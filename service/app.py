@@ -34,6 +34,7 @@ from service.routes import (
     metrics,
     models,
     predict,
+    records,
     reports,
 )
 from service.schemas import Problem
@@ -62,6 +63,7 @@ ROUTERS = (
     loading.router,
     explain.router,
     jobs.router,
+    records.router,
     events.router,
     models.router,
     reports.router,

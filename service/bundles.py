@@ -5,18 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import platform
 import sqlite3
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import psutil
 
+from service.job_logs import tail
 from service.schemas import JobView, MetricView
-from service.views import event_view, job_view, metric_view
+from service.views import checkpoint_view, event_view, job_view, metric_view
 from specs.cores import physical_cores
 from store import queue
 from store.artifacts import Artifacts
@@ -48,18 +48,17 @@ def bundle(database: Database, artifacts: Artifacts, job_id: str) -> bytes:
         view = job_view(session, queue.find_job(session, job_id))
         events = [event_view(row).model_dump(mode="json") for row in list_events(session, job_id, limit=MOST_EVENTS)]
         metrics = [metric_view(row) for row in list_metrics(session, job_id, limit=MOST_EVENTS)]
-        rows = list_checkpoints(session, job_id)
-        checkpoints = [{"epoch": row.epoch, "step": row.step, "best": row.best, "attempt": row.attempt} for row in rows]
+        checkpoints = [checkpoint_view(row).model_dump(mode="json") for row in list_checkpoints(session, job_id)]
     file = io.BytesIO()
     with ZipFile(file, "w", ZIP_DEFLATED) as archive:
         archive.writestr("README.txt", _summary(view))
         archive.writestr("job.json", _json(view.model_dump(mode="json", exclude={"spec"})))
         archive.writestr("spec.json", _json(view.spec))
         archive.writestr("events.json", _json(events))
-        archive.writestr("metrics.csv", _table(metrics))
+        archive.writestr("metrics.csv", table(metrics))
         archive.writestr("checkpoints.json", _json(checkpoints))
         archive.writestr("environment.json", _json(_environment()))
-        archive.writestr("log.txt", _tail(artifacts.job_log(job_id)))
+        archive.writestr("log.txt", tail(artifacts.job_log(job_id), LOG_BYTES))
     return file.getvalue()
 
 
@@ -83,21 +82,13 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
-def _table(metrics: list[MetricView]) -> str:
+def table(metrics: Sequence[MetricView]) -> str:
+    """Epochs as CSV, with a line of names; what is not known is empty."""
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(MetricView.model_fields), lineterminator="\n")
     writer.writeheader()
     writer.writerows(row.model_dump() for row in metrics)
     return file.getvalue()
-
-
-def _tail(path: Path) -> bytes:
-    try:
-        with path.open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
-            return log.read()
-    except FileNotFoundError:
-        return b""
 
 
 def _environment() -> dict[str, Any]:

@@ -105,6 +105,16 @@ class MetricView(Schema):
     non_finite: bool
 
 
+class CheckpointView(Schema):
+    """A place that a job goes on from."""
+
+    epoch: int = Field(description="How many whole epochs it has.")
+    step: int = Field(description="Steps of the epoch after them; 0 where it was written between epochs.")
+    best: bool = Field(description="Whether no epoch before had a better validation accuracy.")
+    attempt: int
+    created_at: Moment
+
+
 class EventView(Schema):
     """Something that happened to a job."""
 

@@ -11,6 +11,7 @@ from service.images import builtin_facts
 from service.schemas import (
     AliasMoveView,
     AliasView,
+    CheckpointView,
     DatasetView,
     EventView,
     JobView,
@@ -23,7 +24,7 @@ from specs.datasets import BuiltinDataset, class_split_sizes, split_sizes
 from specs.splits import VALIDATION_FRACTION
 from store import queue
 from store.database import Session
-from store.tables import Alias, AliasMove, Dataset, Event, Job, Metric, Model
+from store.tables import Alias, AliasMove, Checkpoint, Dataset, Event, Job, Metric, Model
 from store.uploads import received_bytes
 
 JOB_FIELDS = (
@@ -57,6 +58,11 @@ def job_view(session: Session, job: Job) -> JobView:
 def metric_view(row: Metric) -> MetricView:
     """One epoch as clients see it."""
     return MetricView.model_validate(row)
+
+
+def checkpoint_view(row: Checkpoint) -> CheckpointView:
+    """A checkpoint as clients see it."""
+    return CheckpointView.model_validate(row)
 
 
 def event_view(row: Event) -> EventView:

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import AsyncIterator
-from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from service.house import House, TheHouse
 from service.paging import Cursor, Limit, next_cursor, position
 from service.schemas import EventView, Page
+from service.streams import EVENT_STREAM, LastEventId, frame, stream, wants_stream
 from service.views import event_view
 from store import queue
 from store.events import list_events
 from store.queue import ENDED
 
-POLL_SECONDS = 0.3
-KEEP_ALIVE_SECONDS = 15.0
 STREAM_PAGE = 200
-EVENT_STREAM = "text/event-stream"
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-
-LastEventId = Annotated[
-    str | None, Header(pattern=r"^[0-9]{1,18}$", description="Go on after this event.", alias="Last-Event-ID")
-]
 
 
 @router.get(
@@ -49,9 +39,8 @@ async def get_events(
     """With `Accept: text/event-stream` a stream that ends when the job has; `Last-Event-ID` resumes it."""
     after = position(last_event_id) or position(cursor) or 0
     events, _ = await run_in_threadpool(_read, house, job_id, after, limit)
-    if EVENT_STREAM in request.headers.get("accept", ""):
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_stream(house, job_id, after), media_type=EVENT_STREAM, headers=headers)
+    if wants_stream(request):
+        return stream(house, lambda after: _frames(house, job_id, after), after)
     page = Page[EventView](items=events, next_cursor=next_cursor(events, limit, key="id"))
     return JSONResponse(page.model_dump(mode="json"))
 
@@ -63,23 +52,10 @@ def _read(house: House, job_id: str, after: int, limit: int) -> tuple[list[Event
         return [event_view(row) for row in list_events(session, job_id, after=after, limit=limit)], ended
 
 
-async def _stream(house: House, job_id: str, after: int) -> AsyncIterator[str]:
-    spoke_at = time.monotonic()
-    while not house.closing.is_set():
-        events, ended = await run_in_threadpool(_read, house, job_id, after, STREAM_PAGE)
-        for event in events:
-            after = event.id
-            yield _frame(event)
-        if ended and len(events) < STREAM_PAGE:
-            return
-        if events:
-            spoke_at = time.monotonic()
-        elif time.monotonic() - spoke_at > KEEP_ALIVE_SECONDS:
-            spoke_at = time.monotonic()
-            yield ": still here\n\n"
-        await asyncio.sleep(POLL_SECONDS)
+def _frames(house: House, job_id: str, after: int) -> tuple[list[tuple[int, str]], bool]:
+    events, ended = _read(house, job_id, after, STREAM_PAGE)
+    return [_frame(event) for event in events], ended and len(events) < STREAM_PAGE
 
 
-def _frame(event: EventView) -> str:
-    data: dict[str, Any] = {"at": event.model_dump(mode="json")["at"], **event.data}
-    return f"id: {event.id}\nevent: {event.type}\ndata: {json.dumps(data)}\n\n"
+def _frame(event: EventView) -> tuple[int, str]:
+    return frame(event.id, event.type, json.dumps({"at": event.model_dump(mode="json")["at"], **event.data}))

@@ -7,14 +7,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Header, HTTPException, Query, Response
 
 from service import examples
-from service.bundles import bundle
-from service.house import TheDatabase, TheHouse
+from service.house import TheDatabase
 from service.paging import Cursor, Limit, next_cursor, position
-from service.schemas import JobView, MetricView, Page
+from service.schemas import JobView, Page
 from service.submission import clone, retry, submit
-from service.views import job_view, metric_view
+from service.views import job_view
 from specs.jobs import JobSpec, QuantizeSpec
-from store import metrics, queue
+from store import queue
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -124,24 +123,3 @@ def clone_job(
         view = job_view(session, clone(session, job_id, changes, key=idempotency_key, priority=priority))
     response.headers["Location"] = f"/v1/jobs/{view.id}"
     return view
-
-
-@router.get(
-    "/{job_id}/bundle",
-    summary="All that is known of a job, in one zip",
-    response_class=Response,
-    responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
-)
-def get_bundle(job_id: str, house: TheHouse) -> Response:
-    """Spec with seeds, curves, events, checkpoints, versions and the end of its log, to see why it failed."""
-    content = bundle(house.database, house.artifacts, job_id)
-    headers = {"Content-Disposition": f'attachment; filename="{job_id}.zip"'}
-    return Response(content, media_type="application/zip", headers=headers)
-
-
-@router.get("/{job_id}/metrics", summary="Metrics of each epoch")
-def list_metrics(job_id: str, database: TheDatabase, limit: Limit = 500, cursor: Cursor = None) -> Page[MetricView]:
-    with database.read() as session:
-        queue.find_job(session, job_id)
-        rows = metrics.list_metrics(session, job_id, after=position(cursor) or 0, limit=limit)
-    return Page(items=[metric_view(row) for row in rows], next_cursor=next_cursor(rows, limit, key="epoch"))

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as on POS
 JOBS, KILLS = int(os.environ.get("CHAOS_JOBS", "2")), int(os.environ.get("CHAOS_KILLS", "4"))
 WORKERS = int(os.environ.get("CHAOS_WORKERS", "1"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
-PAUSE = (0.2, 3.0)
+PAUSE = (0.2, float(os.environ.get("CHAOS_PAUSE", "3")))
 EPOCHS = int(os.environ.get("CHAOS_EPOCHS", "50"))
 OPTIMIZERS = ("adam", "momentum", "rmsprop", "adagrad", "adamw", "sgd", "nesterov", "muon")
 SCHEDULES = ("cosine", "one-cycle", "plateau", "step", "constant")

@@ -17,6 +17,7 @@ from service.guards import guarded
 from service.house import open_house
 from service.metrics import Metrics
 from service.observation import Observation
+from service.pressure import watched
 from service.problems import MEDIA_TYPE, add_problem_handlers
 from service.quick import QuickPaths
 from service.routes import (
@@ -96,7 +97,8 @@ def create_app(settings: Settings, *, graphics: Device = GPU) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_house(settings, graphics) as house:
             app.state.house = house
-            yield
+            async with watched(app.state.metrics.traffic, settings):
+                yield
 
     app = FastAPIOffline(
         title="Pruneyard",

@@ -129,6 +129,9 @@ class Settings(BaseSettings):
     training_hours: Hours | None = Field(
         default=None, description="Of the day, local time, in which trainings run, such as 22-7 or 22:30-6:45."
     )
+    predict_budget_ms: Annotated[float, Field(gt=0, le=60_000)] | None = Field(
+        default=None, description="95th percentile of predictions above which trainings work half of the time."
+    )
     webhook_url: SecretStr | None = Field(
         default=None, description="Where ends of jobs are told; it may hold a token, so it is shown nowhere."
     )

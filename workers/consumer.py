@@ -202,7 +202,7 @@ class Consumer:
         """Whether no training may start now, `job` before others; the worker's row says why."""
         hold = self._manners.hold()
         if hold is None and job is not None:
-            hold = lack_of_room(session, incarnation, job)
+            hold = lack_of_room(session, incarnation, job, threads=self._settings.training_threads)
         workers.set_hold(session, incarnation, None if hold is None else hold.told())
         return hold is not None
 

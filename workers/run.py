@@ -22,6 +22,7 @@ from store.errors import StorageFault, StorageFull, StoreBusy
 from store.queue import Claim
 from workers.cadence import Cadence
 from workers.child import SHUT_DOWN, Stop
+from workers.rests import Rests
 
 if TYPE_CHECKING:
     from nets.training import EpochRow  # torch, which not every job needs
@@ -46,6 +47,7 @@ class Run:
         self.checkpoints = Checkpoints(database, artifacts, claim)
         self._stop = stop
         self._cadence = Cadence(settings.checkpoint_seconds)
+        self._rests = Rests(artifacts.home)
         self._phase = "starting"
         self._steps = 0
         self._reported_at = 0.0
@@ -60,6 +62,7 @@ class Run:
     def on_step(self, *, epoch: int, epochs: int, fraction: float) -> None:
         """Called after each training step; `fraction` is of the whole training."""
         self._advance({"epoch": epoch, "epochs": epochs}, fraction)
+        self._rests.take()
 
     def on_files(self, phase: str, done: int, total: int | None) -> None:
         """Called as a data set is read or decoded, with what is done of the total; raises Stopped on request."""

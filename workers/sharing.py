@@ -1,9 +1,10 @@
-"""Whether a training has room in the memory of this machine beside what runs there already."""
+"""Whether a training has room on this machine, its cores and its memory, beside what runs there already."""
 
 from __future__ import annotations
 
 import psutil
 
+from specs.cores import physical_cores
 from specs.jobs import LANES, DistillSpec, TrainSpec, parse_job
 from store import queue, quotes
 from store.database import Session
@@ -18,11 +19,25 @@ LEAST = 600 * MEBIBYTE
 GROWING = ("starting", "loading", "reading", "decoding")
 
 
-def lack_of_room(session: Session, incarnation: str, job: Job, *, available: int | None = None) -> Hold | None:
-    """Why this job may not start now; None if it fits, and always if nothing else runs on this machine."""
+def lack_of_room(
+    session: Session,
+    incarnation: str,
+    job: Job,
+    *,
+    threads: int = 0,
+    cores: int | None = None,
+    available: int | None = None,
+) -> Hold | None:
+    """Why this job may not start now; None if it fits, and always if nothing else runs on this machine.
+
+    `threads` are those that each training is given; 0 if nobody said, when each has a core at least.
+    """
     beside = _beside(session, incarnation)
     if not beside:
         return None
+    if (len(beside) + 1) * max(1, threads) > (cores or physical_cores()):
+        runs = "1 training runs" if len(beside) == 1 else f"{len(beside)} trainings run"
+        return Hold("too_few_cores", f"{runs} on this machine, and it has no cores for another")
     free = psutil.virtual_memory().available if available is None else available
     promised = sum(needed(session, other) for other in beside if other.phase in GROWING)
     wanted = needed(session, job)

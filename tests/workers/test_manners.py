@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,10 +12,11 @@ import pytest
 
 from specs.jobs import JOB_SPEC, TrainSpec
 from specs.settings import Settings
-from store import queue, quotes, workers
+from store import queue, quotes, slowness, workers
 from store.database import Database
 from store.tables import Worker
 from workers.manners import Manners
+from workers.rests import Rests
 from workers.sharing import LEAST, lack_of_room
 
 SPEC = JOB_SPEC.validate_python({"kind": "train", "dataset": "digits", "architecture": "mlp"})
@@ -80,7 +83,7 @@ def start(database: Database, worker: str, *, phase: str | None = None) -> None:
 
 def waits(database: Database, worker: str, job_id: str, available: int) -> bool:
     with database.read() as session:
-        return lack_of_room(session, worker, queue.find_job(session, job_id), available=available) is not None
+        return lack_of_room(session, worker, queue.find_job(session, job_id), cores=2, available=available) is not None
 
 
 def test_a_training_that_has_no_room_beside_others_waits(database: Database, two: tuple[str, str]) -> None:
@@ -98,6 +101,51 @@ def test_what_a_training_has_taken_is_no_longer_free(database: Database, two: tu
     start(database, two[0], phase="training")
     assert waits(database, two[1], second, available=LEAST - 1), "PyTorch alone takes as much"
     assert not waits(database, two[1], second, available=LEAST)
+
+
+def test_no_more_trainings_run_than_there_are_cores(database: Database, two: tuple[str, str]) -> None:
+    enqueue(database)
+    second = enqueue(database)
+
+    def held(*, threads: int, cores: int) -> str | None:
+        with database.read() as session:
+            job = queue.find_job(session, second)
+            found = lack_of_room(session, two[1], job, threads=threads, cores=cores, available=10 * LEAST)
+        return None if found is None else found.reason
+
+    assert held(threads=4, cores=2) is None, "it may always run alone"
+    start(database, two[0])
+    assert held(threads=1, cores=1) == held(threads=2, cores=3) == held(threads=0, cores=1) == "too_few_cores"
+    assert held(threads=2, cores=4) is held(threads=0, cores=2) is None
+
+
+def test_a_training_rests_only_while_predictions_are_slow(tmp_path: Path) -> None:
+    moment, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        moment[0] += seconds
+
+    rests = Rests(tmp_path, clock=lambda: moment[0], sleep=sleep)
+
+    def step(seconds: float) -> list[float]:
+        """How long it rests after a step that took so long."""
+        slept.clear()
+        moment[0] += seconds
+        rests.take()
+        return [round(seconds, 6) for seconds in slept]
+
+    assert step(1.0) == []
+    slowness.tell(tmp_path)
+    assert step(0.1) == [], "it looks again half a second later"
+    assert step(0.6) == [0.6], "as long as the step took"
+    assert step(0.25) == [0.25]
+    assert step(60.0) == [1.0], "no longer than a second"
+    slowness.take_back(tmp_path)
+    assert step(0.6) == []
+    slowness.tell(tmp_path)
+    os.utime(tmp_path / slowness.NAME, times=(1.0, 1.0))
+    assert step(0.6) == [], "of a service that was killed nothing is left"
 
 
 def test_what_runs_on_another_machine_takes_no_room(database: Database, two: tuple[str, str]) -> None:

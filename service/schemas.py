@@ -54,8 +54,8 @@ class Waiting(Schema):
     """What a queued job waits for."""
 
     reason: str = Field(
-        description="`no_worker`, `earlier_jobs`, `busy`, `on_battery`, `outside_hours`, `too_little_memory`, "
-        "`insufficient_storage`.",
+        description="`no_worker`, `earlier_jobs`, `busy`, `on_battery`, `outside_hours`, `too_few_cores`, "
+        "`too_little_memory`, `insufficient_storage`.",
         examples=["busy"],
     )
     message: str = Field(description="The same in a sentence.", examples=['The worker is at "first try".'])

@@ -19,7 +19,7 @@ from store import queue
 from store.artifacts import Artifacts
 from store.database import Database
 from store.errors import Conflict, NotFound, StoreBusy
-from store.ids import new_id
+from store.ids import may_name, new_id
 from store.queue import Claim
 from store.tables import Dataset, Job, Model, now
 
@@ -42,7 +42,8 @@ def create(session: Session, *, name: str, spec: dict[str, Any]) -> Dataset:
 def get(session: Session, dataset_id: str, *, lock: bool = False) -> Dataset:
     """The data set of this id, or NotFound."""
     query = select(Dataset).where(Dataset.id == dataset_id)
-    row = session.scalar(query.with_for_update() if lock else query, execution_options={"populate_existing": lock})
+    query = query.with_for_update() if lock else query
+    row = session.scalar(query, execution_options={"populate_existing": lock}) if may_name(dataset_id) else None
     if row is None:
         raise NotFound("data set")
     return row
@@ -55,7 +56,8 @@ def find(session: Session, reference: str, *, keep: bool = False) -> Dataset:
     """
     rows = select(Dataset).with_for_update(read=True, key_share=True) if keep else select(Dataset)
     named = rows.where(Dataset.name == reference).order_by(Dataset.version.desc()).limit(1)
-    for query in (rows.where(Dataset.id == reference), named.where(Dataset.status == "ready"), named):
+    queries = (rows.where(Dataset.id == reference), named.where(Dataset.status == "ready"), named)
+    for query in queries if may_name(reference) else ():
         if (row := session.scalar(query)) is not None:
             return row
     raise NotFound("data set", "id or name")

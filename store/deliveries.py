@@ -6,12 +6,14 @@ the next. The id and the body of a message are the same each time it is sent, so
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic_core import to_json
 from sqlalchemy import delete, or_, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from store.database import Database
@@ -53,7 +55,9 @@ def subscribe(database: Database, *, wanted: bool) -> None:
     with database.write() as session:
         session.execute(delete(Webhook))
         if wanted:
-            session.add(Webhook(name=SERVICE))
+            # Another service may just be starting too.
+            with suppress(IntegrityError), session.begin_nested():
+                session.add(Webhook(name=SERVICE))
         else:
             session.execute(delete(Delivery))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from sqlalchemy import select
+from sqlalchemy import BigInteger, literal, select
 from sqlalchemy.orm import Session
 
 from store.events import record
@@ -34,5 +34,7 @@ def record_epoch(session: Session, claim: Claim, epoch: int, values: Mapping[str
 
 def list_metrics(session: Session, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Metric]:
     """Rows of a job above epoch `after`, in order."""
-    query = select(Metric).where(Metric.job_id == job_id, Metric.epoch > after).order_by(Metric.epoch).limit(limit)
+    # A cursor may be larger than any epoch; PostgreSQL would not even look for it among integers.
+    later = Metric.epoch > literal(after, BigInteger)
+    query = select(Metric).where(Metric.job_id == job_id, later).order_by(Metric.epoch).limit(limit)
     return list(session.scalars(query))

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from store.errors import Conflict, NotFound
 from store.events import record
-from store.ids import new_id
+from store.ids import may_name, new_id
 from store.queue import Claim, held
 from store.tables import Alias, Job, Model, now
 
@@ -57,7 +57,7 @@ def find_model(session: Session, reference: str, *, keep: bool = False) -> Model
     by_id = rows.where(Model.id == reference)
     by_alias = rows.join(Alias, Alias.model_id == Model.id).where(Alias.alias == reference)
     by_name = rows.where(Model.name == reference).order_by(Model.number.desc()).limit(1)
-    for query in (by_id, by_alias, by_name):
+    for query in (by_id, by_alias, by_name) if may_name(reference) else ():
         if (model := session.scalar(query)) is not None:
             return model
     raise NotFound("model", "id, alias or name")
@@ -78,7 +78,8 @@ def list_names(session: Session) -> list[tuple[str, str]]:
 
 def list_family(session: Session, family: str) -> list[Model]:
     """A model and all that was made out of it, in the order in which they were made."""
-    return list(session.scalars(select(Model).where(Model.family == family).order_by(Model.number)))
+    query = select(Model).where(Model.family == family).order_by(Model.number)
+    return list(session.scalars(query)) if may_name(family) else []
 
 
 def count_models(session: Session) -> int:

@@ -19,7 +19,7 @@ from specs.jobs import lane_of
 from store.deliveries import announce_end
 from store.errors import Conflict, KeyReused, LostClaim, NotFound
 from store.events import newest_event, record
-from store.ids import new_id
+from store.ids import may_name, new_id
 from store.postgresql import wait_in_turn
 from store.tables import JOB_STATUSES, Dataset, IdempotencyKey, Job, now
 
@@ -75,7 +75,7 @@ def remember_key(session: Session, key: str, request: bytes, job: Job) -> None:
 
 def find_job(session: Session, job_id: str) -> Job:
     """The job of this id, or NotFound."""
-    job = session.scalar(select(Job).where(Job.id == job_id))
+    job = session.scalar(select(Job).where(Job.id == job_id)) if may_name(job_id) else None
     if job is None:
         raise NotFound("job")
     return job
@@ -84,7 +84,7 @@ def find_job(session: Session, job_id: str) -> Job:
 def find_job_named(session: Session, reference: str) -> Job | None:
     """The job of this id, else the newest of this name."""
     query = select(Job).where(or_(Job.id == reference, Job.name == reference)).order_by(Job.number.desc()).limit(1)
-    return session.scalar(query)
+    return session.scalar(query) if may_name(reference) else None
 
 
 def running_claims(session: Session) -> set[str]:
@@ -323,7 +323,7 @@ def requeue_lost(session: Session, dead_workers: Iterable[str]) -> list[str]:
 
 def _locked(session: Session, job_id: str) -> Job:
     query = select(Job).where(Job.id == job_id).with_for_update()
-    job = session.scalar(query, execution_options=AS_IT_IS)
+    job = session.scalar(query, execution_options=AS_IT_IS) if may_name(job_id) else None
     if job is None:
         raise NotFound("job")
     return job

@@ -207,6 +207,8 @@ class running_worker:  # noqa: N801 - reads as a statement of what is the case
     def __init__(self, settings: Settings, **environment: str) -> None:
         self._environment = {**os.environ, **ONE_THREAD, **environment}
         self._environment |= {"PRUNEYARD_HOME": str(settings.home)}
+        if settings.database_url is not None:
+            self._environment["PRUNEYARD_DATABASE_URL"] = settings.database_url
         self._environment.pop("GLIBC_TUNABLES", None)  # it is the worker's to set
 
     def __enter__(self) -> subprocess.Popen[bytes]:

@@ -16,6 +16,7 @@ from typing import Self
 import pytest
 from sqlalchemy import URL
 
+from specs.settings import Settings
 from store.database import Database
 from store.migrate import migrate
 from store.tables import Table
@@ -101,6 +102,11 @@ class Server:
             names = ", ".join(Table.metadata.tables)
             self.execute(f"TRUNCATE {names} RESTART IDENTITY", database=self._clean.database)
         return self._clean
+
+    def new_home(self, path: Path) -> Settings:
+        """A data folder with the clean database."""
+        path.mkdir(parents=True, exist_ok=True)
+        return Settings(home=path, database_url=self.clean_database().render_as_string(hide_password=False))
 
     def execute(self, statement: str, *, database: str | None = "postgres") -> list[tuple[object, ...]]:
         """What one statement answers, on a connection that belongs to no test."""

@@ -44,6 +44,11 @@ def test_every_variable_is_a_setting(compose: dict[str, Any]) -> None:
             assert name.removeprefix("PRUNEYARD_").lower() in Settings.model_fields
 
 
+def test_all_services_are_told_of_one_database_if_it_is_not_theirs(compose: dict[str, Any]) -> None:
+    told = {service["environment"]["PRUNEYARD_DATABASE_URL"] for service in compose["services"].values()}
+    assert told == {"${PRUNEYARD_DATABASE_URL:-}"}
+
+
 def test_the_api_is_open_to_this_machine_only_and_asks_for_a_key(compose: dict[str, Any]) -> None:
     api = compose["services"]["api"]
     assert all(port.startswith("127.0.0.1:") for port in api["ports"])

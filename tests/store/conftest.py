@@ -23,6 +23,4 @@ def settings(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Setti
     if kind == "sqlite":
         return new_home(tmp_path / "home")
     server: Server = request.getfixturevalue("postgresql")
-    (tmp_path / "home").mkdir()
-    url = server.clean_database().render_as_string(hide_password=False)
-    return Settings(home=tmp_path / "home", database_url=url)
+    return server.new_home(tmp_path / "home")

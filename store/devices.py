@@ -13,7 +13,7 @@ from store.tables import Worker
 
 def enter_findings(session: Session, incarnation: str, findings: Sequence[Finding]) -> None:
     """Enters what a worker found out."""
-    worker = session.get(Worker, incarnation)
+    worker = session.get(Worker, incarnation, with_for_update=True)
     if worker is not None:
         worker.findings = [finding.model_dump(mode="json") for finding in findings]
 

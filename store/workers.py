@@ -78,14 +78,14 @@ def list_workers(session: Session) -> list[Worker]:
 
 def set_devices(session: Session, incarnation: str, devices: Sequence[str]) -> None:
     """What this worker can train on, once it has found out."""
-    worker = session.get(Worker, incarnation)
+    worker = session.get(Worker, incarnation, with_for_update=True)
     if worker is not None:
         worker.devices = list(devices)
 
 
 def set_hold(session: Session, incarnation: str, hold: dict[str, str] | None) -> None:
     """Why this worker starts no training now: `reason` in a word, `message` in a sentence. None: it does."""
-    worker = session.get(Worker, incarnation)
+    worker = session.get(Worker, incarnation, with_for_update=True)
     if worker is not None:
         worker.hold = hold
 

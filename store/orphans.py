@@ -38,6 +38,13 @@ def remove_orphans(database: Database, artifacts: Artifacts, *, older_than: time
     return [path.name for path in doomed]
 
 
+def remove_models_of(artifacts: Artifacts, job_id: str) -> None:
+    """Removes what earlier attempts at a job placed and did not enter; for a job that runs, and so has no model yet."""
+    for path in artifacts.models():
+        if _job_of(path) == job_id:
+            artifacts.remove(path)
+
+
 def _models(database: Database) -> set[str]:
     with database.read() as session:
         return set(session.scalars(select(Model.id)))

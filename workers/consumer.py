@@ -27,7 +27,7 @@ from store.checkpoints import expire_checkpoints
 from store.database import Database, Session
 from store.datasets import remove_unneeded_uploads
 from store.errors import LostClaim, StoreError
-from store.orphans import remove_orphans
+from store.orphans import remove_models_of, remove_orphans
 from store.queue import Claim
 from store.tables import Job
 from workers.child import NO_ROOM, SHUT_DOWN, Child
@@ -210,6 +210,8 @@ class Consumer:
         log.info("job starts", job=claim.job_id, attempt=claim.attempt)
         # What an earlier attempt left half written when its worker was killed; it may write nothing more.
         self._artifacts.remove_leftovers_of(f"{claim.job_id}-*")
+        if claim.attempt > 1:
+            remove_models_of(self._artifacts, claim.job_id)
         child = self._starter.start(claim, self._artifacts.job_log(claim.job_id), fork=fork)
         try:
             verdict = self._watch_over(child, claim, heartbeat, lane)

@@ -100,7 +100,7 @@ def onnx_model(network: nn.Module, *, channels: int, image_size: int) -> onnx.Mo
 def _leave_inputs_alone(network: nn.Module) -> None:
     """ONNX has nothing in place, and PyTorch takes such operations apart first: with ReLU6 two fifths of the time."""
     for module in network.modules():
-        if getattr(module, "inplace", False):
+        if isinstance(module, nn.ReLU | nn.Hardtanh):
             module.inplace = False
 
 

@@ -79,7 +79,7 @@ class Settings(BaseSettings):
         default=1800.0, description="A training that makes no step for so long is stopped."
     )
     keep_loaded_seconds: Annotated[float, Field(ge=0)] = Field(
-        default=600.0, description="After a job PyTorch stays loaded for the next one; 0: each job loads it. On Linux."
+        default=600.0, description="After a job what it needed stays loaded for the next; 0: each loads it. On Linux."
     )
     keep_checkpoints_days: Annotated[float, Field(ge=0, le=36500)] = Field(
         default=7.0, description="Of jobs that failed or were cancelled."

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from inference.devices import GPU, Device
@@ -84,10 +86,20 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _described_key(settings: Settings) -> list[Any]:
-    """Shows the key on the docs page, with a field to enter it; the guards are what asks for it."""
+@cache
+def _routes(*, keyed: bool) -> tuple[BaseRoute, ...]:
+    """All routes. Kept, since what each of them takes is found out at an app's first request, for a tenth of a second.
+
+    A key is shown on the docs page, with a field to enter it; the guards are what asks for it.
+    """
     scheme = HTTPBearer(auto_error=False, scheme_name="API key", description="The value of PRUNEYARD_API_KEY.")
-    return [] if settings.api_key is None else [Security(scheme)]
+    described = [Security(scheme)] if keyed else []
+    app = FastAPI(responses=ERRORS, openapi_url=None)
+    for router in ROUTERS:
+        app.include_router(router, dependencies=described)
+    app.include_router(health.router)
+    app.include_router(metrics.router, dependencies=described)
+    return tuple(app.routes)
 
 
 def create_app(settings: Settings, *, graphics: Device = GPU) -> FastAPI:
@@ -105,7 +117,6 @@ def create_app(settings: Settings, *, graphics: Device = GPU) -> FastAPI:
         version=version("pruneyard"),
         description=DESCRIPTION,
         lifespan=lifespan,
-        responses=ERRORS,
         # A tenth of a small request went into spans that nobody collects.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         redoc_url=None,
@@ -114,10 +125,7 @@ def create_app(settings: Settings, *, graphics: Device = GPU) -> FastAPI:
         openapi_tags=TAGS,
     )
     add_problem_handlers(app)
-    for router in ROUTERS:
-        app.include_router(router, dependencies=_described_key(settings))
-    app.include_router(health.router)
-    app.include_router(metrics.router, dependencies=_described_key(settings))
+    app.routes.extend(_routes(keyed=settings.api_key is not None))
     app.state.metrics = Metrics()
     app.middleware_stack = _guarded(app, settings)
     return app

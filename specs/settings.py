@@ -83,7 +83,7 @@ class Settings(BaseSettings):
         description="Within an epoch a training writes a checkpoint so often, or after 20 times what one takes.",
     )
     keep_loaded_seconds: Annotated[float, Field(ge=0)] = Field(
-        default=600.0, description="After a job PyTorch stays loaded for the next one; 0: each job loads it. On Linux."
+        default=600.0, description="After a job what it needed stays loaded for the next; 0: each loads it. On Linux."
     )
     keep_checkpoints_days: Annotated[float, Field(ge=0, le=36500)] = Field(
         default=7.0, description="Of jobs that failed or were cancelled."

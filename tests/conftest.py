@@ -100,6 +100,15 @@ def new_home(path: Path) -> Settings:
     return Settings(home=path)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _exported_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Workers of all tests find the graphs that others of them exported: an export takes a second or more."""
+    shared = "PYTEST_XDIST_WORKER" in os.environ
+    folder = tmp_path_factory.getbasetemp().parent if shared else tmp_path_factory.getbasetemp()
+    running_worker.graphs = folder / "graphs"
+    running_worker.graphs.mkdir(mode=0o700, exist_ok=True)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings of an empty data folder."""
@@ -175,7 +184,8 @@ def ended(client: TestClient, body: dict[str, Any], **query: Any) -> dict[str, A
         job: dict[str, Any] = client.get(f"/v1/jobs/{job_id}").json()
         return job if job["status"] in {"succeeded", "failed", "cancelled"} else None
 
-    found: dict[str, Any] = wait_for(look, seconds=180)
+    # A look takes processor time from the job that is waited for.
+    found: dict[str, Any] = wait_for(look, seconds=180, pause=0.15)
     return found
 
 
@@ -204,7 +214,11 @@ def trained_api(trained_settings: Settings) -> Iterator[TestClient]:
 class running_worker:  # noqa: N801 - reads as a statement of what is the case
     """A worker process on a data folder, stopped at the end of the block."""
 
+    graphs: Path
+
     def __init__(self, settings: Settings, **environment: str) -> None:
+        if os.name != "nt" and not (settings.home / "graphs").exists():
+            (settings.home / "graphs").symlink_to(self.graphs)
         self._environment = {**os.environ, **ONE_THREAD, **environment}
         self._environment |= {"PRUNEYARD_HOME": str(settings.home)}
         if settings.database_url is not None:

@@ -36,7 +36,7 @@ from workers.heartbeat import Heartbeat
 from workers.manners import Manners
 from workers.memory import advice, free_memory
 from workers.sharing import lack_of_room
-from workers.starting import Starter
+from workers.starting import PRELOADED, PRELOADED_TO_READ, Starter
 
 IDLE_SECONDS = 0.3
 WATCH_SECONDS = 0.1
@@ -183,7 +183,7 @@ class Consumer:
             if claim is None:
                 self._stop.wait(IDLE_SECONDS)
             else:
-                self._attend(claim, heartbeat, fork=self._usable == ALWAYS and "ingest" not in kinds, lane=kinds)
+                self._attend(claim, heartbeat, fork=self._preloaded(kinds), lane=kinds)
                 if "ingest" in kinds:
                     self._remove_uploads()
 
@@ -206,7 +206,13 @@ class Consumer:
         workers.set_hold(session, incarnation, None if hold is None else hold.told())
         return hold is not None
 
-    def _attend(self, claim: Claim, heartbeat: Heartbeat, *, fork: bool, lane: Sequence[str]) -> None:
+    def _preloaded(self, kinds: Sequence[str]) -> str | None:
+        """What the processes of these jobs are forked from."""
+        if "ingest" in kinds:
+            return PRELOADED_TO_READ
+        return PRELOADED if self._usable == ALWAYS else None
+
+    def _attend(self, claim: Claim, heartbeat: Heartbeat, *, fork: str | None, lane: Sequence[str]) -> None:
         log.info("job starts", job=claim.job_id, attempt=claim.attempt)
         # What an earlier attempt left half written when its worker was killed; it may write nothing more.
         self._artifacts.remove_leftovers_of(f"{claim.job_id}-*")

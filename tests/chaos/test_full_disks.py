@@ -196,6 +196,7 @@ def noise() -> bytes:
 
 @pytest.mark.skipif(not WHOLE, reason="the whole of it takes two trainings: make chaos")
 def test_a_training_on_a_disk_that_fills_up_ends_with_the_same_weights(settings: Settings, disk: Path) -> None:
+    (settings.home / "graphs").mkdir()  # on this disk too
     with TestClient(create_app(settings), base_url=LOOPBACK) as api, running_worker(settings):
         job = api.post("/v1/jobs", json={**TINY_TRAINING, "epochs": 60}).json()["id"]
         for _ in range(3):

@@ -11,7 +11,6 @@ from torch import nn
 
 from nets import architectures, datasets, precision
 from nets.datasets import Dataset, Split
-from nets.export import graph
 from nets.training import EpochRow, TrainingPlan
 from specs.architectures import ARCHITECTURES
 from specs.augmentations import AUGMENTATIONS
@@ -232,12 +231,3 @@ def few(digits: Dataset) -> Dataset:
         std=digits.std,
         fingerprint="sha256:few",
     )
-
-
-@pytest.fixture(scope="session")
-def graphs() -> GraphMemory:
-    """The graphs of one network of each file, each exported once for all tests: an export takes seconds."""
-    memory = GraphMemory()
-    for name in one_of_each_file():
-        graph(small_network(name), narrow(name), channels=1, image_size=IMAGE_SIZE, cache=memory)
-    return memory

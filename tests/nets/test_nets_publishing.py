@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from inference.telemetry import forbid_telemetry
 from nets.answers import Ask
 from nets.batches import normalised
 from nets.datasets import Dataset
-from nets.export import graph_key, onnx_model
+from nets.export import graph, graph_key, onnx_model
 from nets.figures import Figures
 from nets.layers import Layer
+from nets.models import densenet, mobilenet_v1, mobilenet_v2, shufflenet_v1, shufflenet_v2
 from nets.pruning import select
 from nets.publishing import Publication, load_network, publish, publish_quantized, state_arrays, weights_sha256
 from nets.source import program, source
@@ -36,9 +38,30 @@ from tests.nets.conftest import IMAGE_SIZE, GraphMemory, narrow, one_of_each_fil
 forbid_telemetry()
 from nets.quantization import Quantized, integer_layers, quantize  # noqa: E402 - NNCF asks for telemetry as it loads
 
-# An export takes 1 to 19 seconds, and a network of the same file differs in how often it repeats its blocks: the
-# exporter, the weights by name and the runtime meet nothing new in it.
+# An export takes a second for each ten convolutions, and a network of the same file differs in how often it repeats its
+# blocks: the exporter, the weights by name and the runtime meet nothing new in it.
 EXPORTED = one_of_each_file()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shallow() -> Iterator[None]:
+    """Tables of papers that repeat each block as often as it takes to meet itself, and no oftener."""
+    with pytest.MonkeyPatch.context() as tables:
+        tables.setitem(densenet.LAYOUTS, "densenet121", densenet.Layout((2, 2, 2, 2)))
+        tables.setattr(mobilenet_v1, "BLOCKS", ((64, 1), (128, 2), (256, 2), (256, 1), (512, 2), (1024, 2)))
+        tables.setattr(mobilenet_v2, "STAGES", tuple((t, c, min(n, 2), s) for t, c, n, s in mobilenet_v2.STAGES[:4]))
+        for shufflenet in (shufflenet_v1, shufflenet_v2):
+            tables.setattr(shufflenet, "REPETITIONS", (2, 2, 2))
+        yield
+
+
+@pytest.fixture(scope="module")
+def graphs(_shallow: None) -> GraphMemory:
+    """The graphs of these networks, each exported once for all tests."""
+    memory = GraphMemory()
+    for name in EXPORTED:
+        graph(small_network(name), narrow(name), channels=1, image_size=IMAGE_SIZE, cache=memory)
+    return memory
 
 
 def trained(name: str) -> nn.Module:
@@ -262,6 +285,7 @@ def test_an_export_leaves_the_network_alone_and_is_silent(capfd: pytest.CaptureF
     before = {key: value.tobytes() for key, value in state_arrays(network).items()}
     onnx_model(network, channels=1, image_size=IMAGE_SIZE)
     assert network.training
+    assert all(module.inplace for module in network.modules() if isinstance(module, nn.ReLU))
     assert {key: value.tobytes() for key, value in state_arrays(network).items()} == before
     assert capfd.readouterr() == ("", "")
 

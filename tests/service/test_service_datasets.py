@@ -21,7 +21,7 @@ from PIL import Image
 from service.app import create_app
 from specs.settings import Settings
 from specs.torchvision_sets import TORCHVISION_SETS
-from tests.conftest import LOOPBACK, wait_for
+from tests.conftest import LOOPBACK, new_home, wait_for
 from tests.problems import problem_of
 from tests.service.server import Server
 
@@ -39,6 +39,15 @@ def make(api: Any, name: str = "cats", **more: Any) -> str:
 def put(api: Any, dataset_id: str, data: Any, span: str | None = None, **headers: str) -> Any:
     headers |= {"Content-Range": span} if span else {}
     return api.put(f"/v1/datasets/{dataset_id}/content", content=data, headers=headers)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server, for tests after which it is as before; it takes more than the disk does."""
+    folder = tmp_path_factory.mktemp("server")
+    largest = {"PRUNEYARD_MAX_UPLOAD_BYTES": str(2 * shutil.disk_usage(folder).total)}
+    with (folder / "log").open("wb") as log, Server(new_home(folder / "home"), environment=largest, log=log) as server:
+        yield server
 
 
 def received(api: Any, dataset_id: str) -> int:
@@ -182,24 +191,23 @@ def test_a_body_that_is_longer_than_its_part_is_refused(api: TestClient) -> None
     assert received(api, dataset_id) <= 4
 
 
-def test_content_that_was_accepted_cannot_be_begun_anew(settings: Settings) -> None:
+def test_content_that_was_accepted_cannot_be_begun_anew(server: Server) -> None:
     """Of many whole uploads at once one is accepted, and what was accepted is what is there."""
-    with Server(settings) as server:
-        for _ in range(6):
-            dataset_id = make(server.api)
-            accepted: list[bytes] = []
+    for _ in range(6):
+        dataset_id = make(server.api)
+        accepted: list[bytes] = []
 
-            def send(content: bytes, to: str = dataset_id, taken: list[bytes] = accepted) -> None:
-                with httpx.Client(base_url=server.api.base_url) as other:
-                    if put(other, to, content).status_code == 202:
-                        taken.append(content)
+        def send(content: bytes, to: str = dataset_id, taken: list[bytes] = accepted) -> None:
+            with httpx.Client(base_url=server.api.base_url) as other:
+                if put(other, to, content).status_code == 202:
+                    taken.append(content)
 
-            threads = [threading.Thread(target=send, args=(bytes([number]) * 1000,)) for number in range(6)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            assert accepted == [(settings.home / "uploads" / dataset_id).read_bytes()]
+        threads = [threading.Thread(target=send, args=(bytes([number]) * 1000,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert accepted == [(server.settings.home / "uploads" / dataset_id).read_bytes()]
 
 
 def small(settings: Settings, **more: Any) -> TestClient:
@@ -288,31 +296,27 @@ def test_the_built_in_set_is_shown_like_others(api: TestClient) -> None:
 class TestRealServer:
     """Uploads that are broken off."""
 
-    def test_an_upload_that_breaks_off_is_taken_up_again(self, settings: Settings) -> None:
+    def test_an_upload_that_breaks_off_is_taken_up_again(self, server: Server) -> None:
         content = bytes(range(256)) * 12_000
-        with Server(settings) as server:
-            dataset_id = make(server.api)
-            server.send_half(dataset_id, content[:2_000_000], whole=len(content)).close()
-            # What is still on its way counts too: wait until nothing more comes.
-            wait_for(lambda: received(server.api, dataset_id) == 2_000_000)
-            span = f"bytes 2000000-{len(content) - 1}/{len(content)}"
-            answer = wait_for(
-                lambda: (a := put(server.api, dataset_id, content[2_000_000:], span)).status_code < 300 and a
-            )
-            assert answer.json()["status"] == "processing"
-        assert (settings.home / "uploads" / dataset_id).read_bytes() == content
+        dataset_id = make(server.api)
+        server.send_half(dataset_id, content[:2_000_000], whole=len(content)).close()
+        # What is still on its way counts too: wait until nothing more comes.
+        wait_for(lambda: received(server.api, dataset_id) == 2_000_000)
+        span = f"bytes 2000000-{len(content) - 1}/{len(content)}"
+        answer = wait_for(lambda: (a := put(server.api, dataset_id, content[2_000_000:], span)).status_code < 300 and a)
+        assert answer.json()["status"] == "processing"
+        assert (server.settings.home / "uploads" / dataset_id).read_bytes() == content
 
-    def test_two_uploads_of_one_content_at_once(self, settings: Settings) -> None:
-        with Server(settings) as server:
-            dataset_id, other = make(server.api), make(server.api)
-            connection = server.send_half(dataset_id, bytes(1_500_000), whole=3_000_000)
-            wait_for(lambda: received(server.api, dataset_id) > 0)
-            problem_of(put(server.api, dataset_id, b"abc"), 409)
-            assert put(server.api, other, b"abc").status_code == 202
-            connection.sendall(bytes(1_500_000))
-            wait_for(lambda: server.api.get(f"/v1/datasets/{dataset_id}").json()["status"] == "processing")
-            connection.close()
-        assert (settings.home / "uploads" / dataset_id).stat().st_size == 3_000_000
+    def test_two_uploads_of_one_content_at_once(self, server: Server) -> None:
+        dataset_id, other = make(server.api), make(server.api)
+        connection = server.send_half(dataset_id, bytes(1_500_000), whole=3_000_000)
+        wait_for(lambda: received(server.api, dataset_id) > 0)
+        problem_of(put(server.api, dataset_id, b"abc"), 409)
+        assert put(server.api, other, b"abc").status_code == 202
+        connection.sendall(bytes(1_500_000))
+        wait_for(lambda: server.api.get(f"/v1/datasets/{dataset_id}").json()["status"] == "processing")
+        connection.close()
+        assert (server.settings.home / "uploads" / dataset_id).stat().st_size == 3_000_000
 
     def test_an_upload_that_says_nothing_is_broken_off(self, settings: Settings) -> None:
         with Server(settings, environment={"PRUNEYARD_UPLOAD_IDLE_SECONDS": "0.5"}) as server:
@@ -353,25 +357,23 @@ class TestRealServer:
             assert put(server.api, dataset_id, content[first:], span).status_code == 202
         assert (settings.home / "uploads" / dataset_id).read_bytes() == content
 
-    def test_a_broken_connection_is_no_error_of_the_service(self, settings: Settings, tmp_path: Path) -> None:
-        log = tmp_path / "log"
-        with log.open("wb") as file, Server(settings, log=file) as server:
-            dataset_id = make(server.api)
-            connection = server.send_half(dataset_id, bytes(1_500_000), whole=3_000_000)
-            wait_for(lambda: received(server.api, dataset_id) >= MEBIBYTE)
-            connection.close()
-            # Once the content can be added to again, the broken request has ended.
-            span = "bytes 0-2/9"
-            wait_for(lambda: "under way" not in put(server.api, dataset_id, b"abc", span).json()["detail"])
-        assert b"Traceback" not in log.read_bytes()
-        assert b"unexpected" not in log.read_bytes()
+    def test_a_broken_connection_is_no_error_of_the_service(self, server: Server) -> None:
+        dataset_id = make(server.api)
+        connection = server.send_half(dataset_id, bytes(1_500_000), whole=3_000_000)
+        wait_for(lambda: received(server.api, dataset_id) >= MEBIBYTE)
+        connection.close()
+        # Once the content can be added to again, the broken request has ended.
+        span = "bytes 0-2/9"
+        wait_for(lambda: "under way" not in put(server.api, dataset_id, b"abc", span).json()["detail"])
+        log = Path(server.log.name).read_bytes()
+        assert b"Traceback" not in log
+        assert b"unexpected" not in log
 
-    def test_more_than_the_disk_takes_is_refused_before_a_byte_of_it(self, settings: Settings) -> None:
-        total = shutil.disk_usage(settings.home).total
-        with Server(settings, environment={"PRUNEYARD_MAX_UPLOAD_BYTES": str(2 * total)}) as server:
-            dataset_id = make(server.api)
-            problem_of(put(server.api, dataset_id, b"abc", f"bytes 0-2/{total}"), 507)
-            assert received(server.api, dataset_id) == 0
+    def test_more_than_the_disk_takes_is_refused_before_a_byte_of_it(self, server: Server) -> None:
+        total = shutil.disk_usage(server.settings.home).total
+        dataset_id = make(server.api)
+        problem_of(put(server.api, dataset_id, b"abc", f"bytes 0-2/{total}"), 507)
+        assert received(server.api, dataset_id) == 0
 
     def test_memory_does_not_grow_with_the_upload(self, settings: Settings) -> None:
         def pieces() -> Iterator[bytes]:
@@ -390,24 +392,23 @@ class TestRealServer:
             assert memory("VmHWM") - before < 50 * MEBIBYTE
 
 
-def test_other_requests_are_answered_during_an_upload(settings: Settings) -> None:
-    with Server(settings) as server:
-        dataset_id = make(server.api)
-        stop = threading.Event()
-        slowest = 0.0
+def test_other_requests_are_answered_during_an_upload(server: Server) -> None:
+    dataset_id = make(server.api)
+    stop = threading.Event()
+    slowest = 0.0
 
-        def ask() -> None:
-            nonlocal slowest
-            with httpx.Client(base_url=server.api.base_url) as other:
-                while not stop.is_set():
-                    began = time.perf_counter()
-                    assert other.get("/healthz").status_code == 200
-                    slowest = max(slowest, time.perf_counter() - began)
+    def ask() -> None:
+        nonlocal slowest
+        with httpx.Client(base_url=server.api.base_url) as other:
+            while not stop.is_set():
+                began = time.perf_counter()
+                assert other.get("/healthz").status_code == 200
+                slowest = max(slowest, time.perf_counter() - began)
 
-        asking = threading.Thread(target=ask)
-        asking.start()
-        answer = put(server.api, dataset_id, bytes(100 * MEBIBYTE))
-        stop.set()
-        asking.join()
-        assert answer.status_code == 202
-        assert slowest < 10  # it is answered at all; how fast is measured in benchmarks
+    asking = threading.Thread(target=ask)
+    asking.start()
+    answer = put(server.api, dataset_id, bytes(100 * MEBIBYTE))
+    stop.set()
+    asking.join()
+    assert answer.status_code == 202
+    assert slowest < 10  # it is answered at all; how fast is measured in benchmarks

@@ -18,6 +18,7 @@ from specs.settings import Settings
 from store.liveness import process_runs
 from tests.conftest import LOOPBACK, TINY_TRAINING, ended, jobs_of, new_home, running_worker, wait_for
 from workers.child import job_environment
+from workers.starting import PRELOADED, PRELOADED_TO_READ
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")
 LONG: dict[str, Any] = {**TINY_TRAINING, "epochs": 10_000}
@@ -59,7 +60,7 @@ def done_afresh(client: TestClient, worker: subprocess.Popen[bytes]) -> dict[str
     return process
 
 
-def test_jobs_are_forks_of_one_process_until_it_rests(shared: tuple[Settings, TestClient]) -> None:
+def test_jobs_are_forks_of_one_process_until_it_rests_or_dies(shared: tuple[Settings, TestClient]) -> None:
     settings, client = shared
     with running_worker(settings, PRUNEYARD_KEEP_LOADED_SECONDS="2") as worker:
         with running_job(client, worker) as first:
@@ -73,18 +74,11 @@ def test_jobs_are_forks_of_one_process_until_it_rests(shared: tuple[Settings, Te
         wait_for(lambda: not process_runs(server.pid), seconds=30)
         # It is there again when it is needed again.
         with running_job(client, worker) as third:
-            assert third.parent() not in {server, psutil.Process(worker.pid)}
-
-
-def test_a_job_whose_server_dies_is_done_all_the_same(shared: tuple[Settings, TestClient]) -> None:
-    settings, client = shared
-    with running_worker(settings) as worker:
-        with running_job(client, worker) as process:
-            server = process.parent()
-            assert server is not None
-            server.kill()
-            # Nobody could tell how it ends any more, so it is ended and begun anew.
-            assert not psutil.wait_procs([process], timeout=30)[1]
+            another = third.parent()
+            assert another not in {None, server, psutil.Process(worker.pid)}
+            another.kill()
+            # Nobody could tell how the job ends any more, so it is ended and begun anew.
+            assert not psutil.wait_procs([third], timeout=30)[1]
             wait_for(lambda: jobs_of(worker), seconds=60)
         job = ended(client, QUICK)
     assert (job["status"], job["attempt"]) == ("succeeded", 1)
@@ -106,17 +100,20 @@ def test_it_starts_afresh_where_it_cannot_be_forked(shared: tuple[Settings, Test
         done_afresh(client, worker)
 
 
-def test_what_is_loaded_ahead_has_no_threads_and_asks_for_no_device(settings: Settings) -> None:
+@pytest.mark.parametrize(
+    ("module", "task"), [(PRELOADED, "workers.tasks.train"), (PRELOADED_TO_READ, "workers.tasks.ingest")]
+)
+def test_what_is_loaded_ahead_has_no_threads_and_asks_for_no_device(settings: Settings, module: str, task: str) -> None:
     """Neither outlives a fork: locks stay locked, and drivers fail."""
-    program = """
+    program = f"""
 import sys, psutil, torch
 def refuse(*_): raise AssertionError("a device was asked for")
 for module in (torch.cuda, torch.xpu, torch.mps, torch.accelerator):
     for name in ("is_available", "device_count", "current_device", "init"):
         if hasattr(module, name):
             setattr(module, name, refuse)
-import workers.preloaded
-assert "workers.tasks.train" in sys.modules
+import {module}
+assert "{task}" in sys.modules
 print(psutil.Process().num_threads())
 """
     environment = {**os.environ, **job_environment(settings)}

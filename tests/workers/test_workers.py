@@ -138,6 +138,8 @@ def test_a_job_outlives_a_worker_that_is_stopped_and_one_that_is_killed(
     wait_until(shared_api, job_id, "queued", seconds=30)
     assert not psutil.wait_procs(children, timeout=30)[1]
     end(shared_api, job_id)
+    wait_for(lambda: "none" in shared_api.get("/readyz").json()["checks"]["workers"])
+    assert _health(shared) == 1
 
 
 def test_a_paused_job_leaves_its_worker_to_others_and_goes_on_as_if_nothing_had_been(served: Served) -> None:
@@ -334,13 +336,10 @@ def _has_begun(api: TestClient, job_id: str) -> bool:
     return job_of(api, job_id)["status"] != "queued"
 
 
-def test_the_worker_is_seen_by_the_api(shared: Settings, shared_api: TestClient) -> None:
-    with running_worker(shared):
-        wait_for(lambda: "1 alive" in shared_api.get("/readyz").json()["checks"]["workers"])
-        assert "cpu" in shared_api.get("/v1/devices").json()["training"]
-        assert _health(shared) == 0
-    wait_for(lambda: "none" in shared_api.get("/readyz").json()["checks"]["workers"])
-    assert _health(shared) == 1
+def test_the_worker_is_seen_by_the_api(served: Served) -> None:
+    wait_for(lambda: "1 alive" in served.api.get("/readyz").json()["checks"]["workers"])
+    assert "cpu" in served.api.get("/v1/devices").json()["training"]
+    assert _health(served.settings) == 0
 
 
 def _health(settings: Settings) -> int:

@@ -91,7 +91,7 @@ def test_train_prune_and_predict_with_the_worker_killed_once(
             answers += [prediction["label"] for prediction in client.predict(name, images)["predictions"]]
         right = sum(given == label for given, (_, label) in zip(answers, test_digits, strict=True)) / len(test_digits)
         assert right == pytest.approx(model["metrics"]["test_accuracy"], abs=1e-9)
-        assert right > 0.93
+        assert right > 0.9
 
     again = client.wait(client.train(name="undisturbed", **TRAINING)["id"], timeout=300)
     undisturbed = client.model(again["result"]["model"])

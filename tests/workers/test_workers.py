@@ -185,7 +185,9 @@ def test_a_training_steps_aside_on_battery_and_goes_on_at_the_mains(
         wait_for_epoch(api, job_id, epochs + 1)
         job = job_of(api, job_id)
         assert (job["status"], job["attempt"], job["waits_for"]) == ("running", 2, None)
-        assert job["progress"]["epoch"] > epochs, "from its checkpoint"
+        events = api.get(f"/v1/jobs/{job_id}/events?limit=500").json()["items"]
+        notices = [event["data"] for event in events if event["type"] == "notice"]
+        assert any(notice["message"].startswith("Goes on from a checkpoint") for notice in notices)
         stop.set()
         thread.join()
     database.close()

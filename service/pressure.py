@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from math import inf
 from pathlib import Path
 
@@ -33,8 +33,12 @@ async def watched(traffic: Traffic, settings: Settings) -> AsyncIterator[None]:
         return
     pressure = Pressure(traffic, settings.home, budget=settings.predict_budget_ms / 1000)
     watching = asyncio.create_task(pressure.watch())
-    yield
-    watching.cancel()
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
 
 
 class Pressure:

@@ -217,7 +217,9 @@ class Consumer:
         # What an earlier attempt left half written when its worker was killed; it may write nothing more.
         self._artifacts.remove_leftovers_of(f"{claim.job_id}-*")
         if claim.attempt > 1:
-            remove_models_of(self._artifacts, claim.job_id)
+            # What cannot be removed now is an orphan to the next worker that starts.
+            with contextlib.suppress(StoreError, OSError):
+                remove_models_of(self._artifacts, claim.job_id)
         child = self._starter.start(claim, self._artifacts.job_log(claim.job_id), fork=fork)
         try:
             verdict = self._watch_over(child, claim, heartbeat, lane)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import psutil
-
 from specs.cores import physical_cores
 from specs.jobs import LANES, DistillSpec, TrainSpec, parse_job
 from store import queue, quotes
@@ -11,6 +9,7 @@ from store.database import Session
 from store.tables import Job
 from store.workers import list_workers
 from workers.manners import Hold
+from workers.memory import free_memory
 
 MEBIBYTE = 1024 * 1024
 # What any training takes: PyTorch alone is half a gigabyte. Of one that was not quoted no more is known.
@@ -38,7 +37,7 @@ def lack_of_room(
     if (len(beside) + 1) * max(1, threads) > (cores or physical_cores()):
         runs = "1 training runs" if len(beside) == 1 else f"{len(beside)} trainings run"
         return Hold("too_few_cores", f"{runs} on this machine, and it has no cores for another")
-    free = psutil.virtual_memory().available if available is None else available
+    free = free_memory() if available is None else available
     promised = sum(needed(session, other) for other in beside if other.phase in GROWING)
     wanted = needed(session, job)
     if wanted <= free - promised:

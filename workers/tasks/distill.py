@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-import psutil
-
 from nets import architectures, training
 from nets.anatomy import layers_since, shapes_of
 from nets.distillation import Teacher
 from nets.memory import check_fits
 from specs.jobs import DistillSpec
 from store.quotes import compared
+from workers.memory import free_memory
 from workers.parents import Parent, as_of_epoch, child_of, load_parent
 from workers.plans import plan_distilling
 from workers.publishing import publish
@@ -55,9 +54,7 @@ def distill(run: Run, spec: DistillSpec) -> None:
 def prepare(run: Run, spec: DistillSpec, parent: Parent) -> Prepared:
     """The student, its data, how it is to be trained and by whom."""
     plan, data = plan_distilling(spec), parent.data
-    check_fits(
-        spec.architecture, **data.look, available=psutil.virtual_memory().available, averaged=spec.ema is not None
-    )
+    check_fits(spec.architecture, **data.look, available=free_memory(), averaged=spec.ema is not None)
     student = architectures.build(spec.architecture, **data.look, seed=spec.seed)
     taught_by = parent.network if spec.teacher_epoch is None else as_of_epoch(run, parent, spec.teacher_epoch)
     return Prepared(student, data, plan, Teacher(taught_by, spec.temperature, spec.alpha))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import psutil
-
 from nets import architectures, training
 from nets.memory import check_fits
 from nets.publishing import Publication
@@ -14,6 +12,7 @@ from specs.jobs import TrainSpec
 from store.ids import new_id
 from store.quotes import compared
 from workers.data import load_data, look_of
+from workers.memory import free_memory
 from workers.plans import plan_shrinking, plan_training
 from workers.publishing import publish
 from workers.quotes import Prepared, foresee
@@ -56,8 +55,7 @@ def prepare(run: Run, spec: TrainSpec) -> Prepared:
     run.enter("loading")
     plan = plan_training(spec)
     look = look_of(run, spec.dataset, image_size=spec.image_size)
-    free = psutil.virtual_memory().available
-    check_fits(spec.architecture, **look, available=free, averaged=spec.ema is not None)
+    check_fits(spec.architecture, **look, available=free_memory(), averaged=spec.ema is not None)
     weights = _find_weights(run, spec)
     data = load_data(
         run,

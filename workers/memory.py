@@ -20,6 +20,16 @@ if sys.platform != "win32":
 
 ROOT = Path("/")
 GIGABYTE = 1e9
+# For each version of control groups: how a line of /proc/self/cgroup names the one of this process, where their folders
+# begin, and the names of its limit, of what it holds, and of the share of that which the system takes back at once.
+VERSION_2 = (r"^0::/(.*)$", "", "memory.max", "memory.current", "inactive_file")
+VERSION_1 = (
+    r"^\d+:(?:.*,)?memory(?:,.*)?:/(.*)$",
+    "memory",
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    "total_inactive_file",
+)
 # Of what is free, for a batch that is said to fit: memory comes in pieces, some of which are left over, and a reckoning
 # that was met to the last megabyte did not do under a limit.
 SHARE = 0.8
@@ -85,11 +95,12 @@ def _take(need: Need, batch: int) -> str:
 def free_memory(root: Path = ROOT) -> int:
     """Bytes that a process may still take, within the limits of the control groups that this one is in."""
     rooms = [psutil.virtual_memory().available]
-    for group in _groups(root):
-        with suppress(OSError, ValueError):
-            idle = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
-            used = int((group / "memory.current").read_text()) - (int(idle[1]) if idle else 0)
-            rooms.append(int((group / "memory.max").read_text()) - used)
+    for line, top, limit, held, idle in (VERSION_2, VERSION_1):
+        for group in _groups(root, line, top):
+            with suppress(OSError, ValueError):
+                unused = re.search(rf"^{idle} (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+                used = int((group / held).read_text()) - (int(unused[1]) if unused else 0)
+                rooms.append(int((group / limit).read_text()) - used)
     return max(0, min(rooms))
 
 
@@ -106,7 +117,7 @@ def memory_available() -> int:
 
 def oom_kills(root: Path = ROOT) -> int:
     """How many processes the system has killed so far for want of memory: of our control group, or of all."""
-    for path in (*(group / "memory.events" for group in _groups(root)), root / "proc" / "vmstat"):
+    for path in (*(group / "memory.events" for group in _groups(root, *VERSION_2[:2])), root / "proc" / "vmstat"):
         with suppress(OSError):
             found = re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE)
             if found:
@@ -114,12 +125,15 @@ def oom_kills(root: Path = ROOT) -> int:
     return 0
 
 
-def _groups(root: Path) -> Iterator[Path]:
-    """The directories of the control group of this process (version 2) and of those around it, from within."""
+def _groups(root: Path, line: str, folder: str) -> Iterator[Path]:
+    """The directories of the control group of this process and of those around it, from within.
+
+    A container may name its group as the machine does and see it as the outermost one: some of them are not there.
+    """
     with suppress(OSError):
-        found = re.search(r"^0::/(.*)$", (root / "proc" / "self" / "cgroup").read_text(), re.MULTILINE)
+        found = re.search(line, (root / "proc" / "self" / "cgroup").read_text(), re.MULTILINE)
         if found:
-            top = root / "sys" / "fs" / "cgroup"
+            top = root / "sys" / "fs" / "cgroup" / folder
             own = top / found[1]
             yield own
             yield from (group for group in own.parents if group.is_relative_to(top))

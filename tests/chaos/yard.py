@@ -68,6 +68,10 @@ class Yard:
                     command = [sys.executable, "-m", name.split()[0]]
                     self._processes[name] = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
 
+    def workers(self) -> list[subprocess.Popen[bytes]]:
+        """The workers' processes."""
+        return [process for name, process in self._processes.items() if name.startswith("workers")]
+
     def ask(self, path: str, *, post: Any = None, key: str = "") -> Any:
         """What the service answers; None if it is not there, or is just not able to."""
         with suppress(httpx.TransportError):
@@ -86,14 +90,13 @@ class Yard:
     def kill(self, chance: Random, *, number: int) -> str | None:
         """Kills one process by SIGKILL, of the kinds in turn; which kind, or None if there is none of it now."""
         kind = VICTIMS[number % len(VICTIMS)]
-        workers = [process for name, process in self._processes.items() if name.startswith("workers")]
         if kind == "api":
             self._processes["service"].kill()
         elif kind == "worker":
-            chance.choice(workers).kill()
+            chance.choice(self.workers()).kill()
         else:
             with suppress(psutil.Error):
-                jobs = [job for worker in workers if worker.poll() is None for job in jobs_of(worker)]
+                jobs = [job for worker in self.workers() if worker.poll() is None for job in jobs_of(worker)]
                 if jobs:
                     chance.choice(jobs).kill()
                     return kind

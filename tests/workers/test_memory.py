@@ -96,3 +96,16 @@ def test_the_limits_of_a_container_are_limits(tmp_path: Path) -> None:
     assert free_memory(full) == 0
     assert free_memory(control_group(tmp_path / "c")) > free / 2
     assert free_memory(tmp_path / os.devnull.strip("/")) > free / 2
+
+
+@pytest.mark.parametrize("named", ["memory", "hugetlb,memory", "memory,hugetlb"])
+@pytest.mark.parametrize("seen", ["docker/a1b2", ""])
+def test_so_are_those_of_the_first_version_of_control_groups(tmp_path: Path, named: str, seen: str) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"9:pids:/docker/a1b2\n4:{named}:/docker/a1b2\n0::/\n")
+    group = tmp_path / "sys/fs/cgroup/memory" / seen
+    group.mkdir(parents=True)
+    (group / "memory.limit_in_bytes").write_text("3000000\n")
+    (group / "memory.usage_in_bytes").write_text("2500000\n")
+    (group / "memory.stat").write_text("inactive_file 7\ntotal_inactive_file 400000\n")
+    assert free_memory(tmp_path) == 900_000

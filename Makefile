@@ -17,7 +17,7 @@ test: $(INSTALLED)
 
 chaos: $(INSTALLED)  ## random kills, all fault points, full disks, races, claims, restarts of PostgreSQL, resumes; an hour or so
 	CHAOS_RESUMES=80 $(BIN)/python -m pytest -q tests/nets/test_nets_resuming.py
-	CHAOS_JOBS=40 CHAOS_EPOCHS=120 CHAOS_KILLS=200 CHAOS_PAUSE=8 CHAOS_WORKERS=2 CHAOS_STRIDE=1 CHAOS_ROUNDS=200 \
+	CHAOS_JOBS=40 CHAOS_EPOCHS=450 CHAOS_KILLS=200 CHAOS_PAUSE=5 CHAOS_WORKERS=2 CHAOS_STRIDE=1 CHAOS_ROUNDS=200 \
 	  CLAIM_PROCESSES=8 CLAIM_JOBS=1000 CLAIM_RESTARTS=20 $(BIN)/python -m pytest -q -s tests/chaos
 
 check: $(INSTALLED)  ## format, lint, types, imports, sizes

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from inference.devices import Device
-from inference.latency import Latency
+from inference.latency import Latency, costs_of
 from inference.placements import Placement, placements
 from inference.runtimes import RUNTIMES
 
@@ -29,11 +29,16 @@ def placement_of(figures: Figures | None) -> Placement | None:
 def on_cpu_of(figures: Figures | None) -> str | None:
     """The runtime that was the fastest on the CPU; None where nobody knows."""
     measured = (figures or {}).get("runtimes", {})
-    known = [name for name in RUNTIMES if name in measured]
-    if known:
-        return min(known, key=lambda name: float(measured[name]["batch_1_p50"]))
+    costs = costs_of({name: _latency(measured[name]) for name in RUNTIMES if name in measured})
+    if costs:
+        return min(costs, key=costs.__getitem__)
     placement = placement_of(figures)
     return placement.runtime if placement is not None and placement.on_cpu else None
+
+
+def _latency(figures: Figures) -> Latency:
+    """As it was measured; models of before there was a second size have one."""
+    return Latency(float(figures["batch_1_p50"]), figures.get("batch_8_p50"))
 
 
 def runtimes_of(figures: Figures | None) -> set[str]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import sqrt
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from formats.files import DamagedFiles
 from inference.devices import CPU
 from inference.gpu import Graphics
 from inference.kernel_cache import KernelCache
-from inference.latency import Latency, latency_of
+from inference.latency import Latency, costs_of, latency_of
 from inference.models import LoadedModel, load_model
 from inference.placements import Placement, placements
 from inference.runtimes import RUNTIMES, CannotRun
@@ -39,7 +38,7 @@ class Measurement:
     @property
     def on_cpu(self) -> str:
         """The runtime that is the fastest on the CPU."""
-        costs = _costs({name: self.runtimes[name] for name in self._cpu})
+        costs = costs_of({name: self.runtimes[name] for name in self._cpu})
         return min(costs, key=costs.__getitem__)
 
     @property
@@ -100,19 +99,8 @@ def fastest(measured: Mapping[Placement, Latency]) -> Placement:
 
     The CPU unless something else is faster by more than chance.
     """
-    costs = _costs(measured)
+    costs = costs_of(measured)
     return min(measured, key=lambda placement: costs[placement] * (1 if placement.on_cpu else LEAST_GAIN))
-
-
-Key = TypeVar("Key")
-
-
-def _costs(measured: Mapping[Key, Latency]) -> dict[Key, float]:
-    """Milliseconds by which ways to serve a model are compared: the geometric mean over the sizes of a batch."""
-    eights = [latency.batch_8_p50 for latency in measured.values()]
-    if None in eights:
-        return {key: latency.batch_1_p50 for key, latency in measured.items()}
-    return {key: sqrt(latency.batch_1_p50 * (latency.batch_8_p50 or 0)) for key, latency in measured.items()}
 
 
 def _on_cpu(

@@ -34,13 +34,22 @@ def without_auxiliary(
     network: nn.Module, options: Options, *, classes: int, channels: int, image_size: int
 ) -> tuple[nn.Module, Options]:
     """The network and its options without the heads that only a training needs; as they are if there are none."""
-    if not getattr(options, "auxiliary", False):
+    bare = _bare(options)
+    if bare == options:
         return network, options
-    bare = options.model_copy(update={"auxiliary": False})
     lean = build(bare, classes=classes, channels=channels, image_size=image_size, seed=0)
     state = network.state_dict()
     lean.load_state_dict({name: state[name] for name in lean.state_dict()})
     return lean.train(network.training), bare
+
+
+def _bare(options: Options) -> Options:
+    """The same without auxiliary heads, of its base too if it has one."""
+    without: dict[str, Any] = {"auxiliary": False} if getattr(options, "auxiliary", False) else {}
+    base = getattr(options, "base", None)
+    if isinstance(base, Options):
+        without["base"] = _bare(base)
+    return options.model_copy(update=without)
 
 
 def architecture_options(fields: Mapping[str, Any]) -> Options:

@@ -61,6 +61,7 @@ class Progress:
         """What comes next is another network: only its own epochs count."""
         self.best_epoch, self.best_accuracy, self.best_loss = 0, -1.0, None
         self.lowest_loss, self.epochs_without_fall = None, 0
+        self.plateau.lowest, self.plateau.waited = None, 0
 
     def finish_epoch(self, *, loss: float, accuracy: float, min_delta: float = 0.0) -> bool:
         """Counts a whole epoch by its validation figures; whether it is the best so far.

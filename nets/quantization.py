@@ -24,7 +24,7 @@ from onnx import numpy_helper
 from onnxscript.optimizer import optimize
 from torch import nn
 
-from nets.answers import Answers, Ask, answers_of
+from nets.answers import DIGITS, Answers, Ask, answers_of
 from nets.batches import normalised
 from nets.datasets import Dataset, Split
 from nets.errors import AccuracyLost
@@ -64,7 +64,7 @@ class Quantized:
     @property
     def drop(self) -> float:
         """The validation accuracy that it lost."""
-        return self.before - self.validation.accuracy
+        return round(self.before - self.validation.accuracy, DIGITS)
 
 
 def quantize(
@@ -89,7 +89,8 @@ def quantize(
     best = min(tried, key=lambda each: each.validation.loss)
     if options.max_drop is None or best.drop <= options.max_drop:
         return best
-    found = judged(_with_accuracy_control(plain, images, judge, options.max_drop, best.how), best.how)
+    bound = options.max_drop + 10**-DIGITS  # NNCF does not round
+    found = judged(_with_accuracy_control(plain, images, judge, bound, best.how), best.how)
     if not _integers(found.model):  # all layers are back in float32, and nothing is lost or gained
         raise AccuracyLost(options.max_drop, best.drop)
     if found.drop > options.max_drop:

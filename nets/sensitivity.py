@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from nets.answers import answers
+from nets.answers import DIGITS, answers
 from nets.datasets import Dataset, Split
 from nets.filters import Cutter
 from nets.narrowing import narrowed
@@ -34,7 +34,8 @@ class Layer:
 
     def bears(self, whole: float) -> float:
         """The largest share that costs at most a point of the accuracy of the whole network; 0 if none is so small."""
-        return max((share for share, found in self.accuracy.items() if whole - found <= BEARABLE), default=0.0)
+        borne = (share for share, found in self.accuracy.items() if round(whole - found, DIGITS) <= BEARABLE)
+        return max(borne, default=0.0)
 
 
 def some(data: Dataset) -> Split:

@@ -122,10 +122,10 @@ def _fit_pruning(session: Session, spec: PruneSpec) -> tuple[PruneSpec, str]:
         images = parent.facts["training_images"]
         _check_class_weights(spec.fine_tune.loss, len(parent.facts["classes"]), "fine_tune", "loss", "class_weights")
         if not spec.fine_tune.rewind:  # then the batch is the parent's, which fits
-            spec = spec.model_copy(update={"fine_tune": _fit_batch_size(spec.fine_tune, images)})
-        assert spec.fine_tune is not None
-        network = ARCHITECTURES[parent.facts["architecture"]["name"]].options
-        _check_batch_size(spec.fine_tune.batch_size, network, images, "fine_tune", "batch_size")
+            fine_tune = _fit_batch_size(spec.fine_tune, images)
+            network = ARCHITECTURES[parent.facts["architecture"]["name"]].options
+            _check_batch_size(fine_tune.batch_size, network, images, "fine_tune", "batch_size")
+            spec = spec.model_copy(update={"fine_tune": fine_tune})
     name = spec.name or f"{parent.name[:92]} pruned"
     # The id, not the alias or name: what it means must not change while the job waits.
     return spec.model_copy(update={"model": parent.id}), name

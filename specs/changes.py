@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from specs.jobs import PruneSpec
+from specs.pruning import PRUNING_METHODS
 from specs.recipes import RECIPES
 
 
@@ -22,7 +23,17 @@ def with_changes(spec: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
         kept = {field: value for field, value in kept.items() if field not in filled}
     if changes.get("method", spec.get("method")) != spec.get("method"):
         kept = {field: value for field, value in kept.items() if field in {"kind", *PruneSpec.model_fields}}
+    kept = _without_other_targets(kept, changes)
     return kept | {field: _merged(kept.get(field), value) for field, value in changes.items()}
+
+
+def _without_other_targets(spec: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """How much to cut is said in one way: another one takes the place of that which was."""
+    method = PRUNING_METHODS.get(changes.get("method", spec.get("method")))
+    targets = set(method.options.targets) if method is not None else set()
+    if not any(changes.get(name) is not None for name in targets):
+        return dict(spec)
+    return {field: value for field, value in spec.items() if field not in targets}
 
 
 def _merged(old: Any, new: Any) -> Any:

@@ -25,7 +25,7 @@ class PruningMethod:
 
     name: str
     title: str
-    options: type[Strict]
+    options: type[OneTarget]
     target: str
     cuts: Literal["weights", "channels"]
     source: str = ""

@@ -18,7 +18,7 @@ def plan_training(spec: TrainSpec) -> TrainingPlan:
     return TrainingPlan(augmentation=spec.augmentation, seed=spec.seed, frozen=frozen, **_regime(spec, spec.device))
 
 
-def plan_shrinking(spec: TrainSpec) -> Gradually | None:
+def plan_shrinking(spec: TrainSpec | DistillSpec) -> Gradually | None:
     """The cuts of a network whose weights are cut while it trains; None for all others."""
     shrinking = spec.architecture.shrinking()
     if shrinking is None:
@@ -38,6 +38,17 @@ def plan_fine_tuning(spec: PruneSpec, fine_tune: FineTune, *, origin: TrainSpec)
 def plan_distilling(spec: DistillSpec) -> TrainingPlan:
     """The training of a distill job; raises the same."""
     return TrainingPlan(augmentation=spec.augmentation, seed=spec.seed, **_regime(spec, spec.device))
+
+
+def student_origin(teacher: TrainSpec, spec: DistillSpec) -> TrainSpec:
+    """The training of a student, as its own children are to take it up.
+
+    The seed is the teacher's, which says how the data are split; what the teacher began with and kept is not the
+    student's.
+    """
+    shared = (TrainSpec.model_fields.keys() & DistillSpec.model_fields.keys()) - {"kind", "name", "recipe", "seed"}
+    own = {name: getattr(spec, name) for name in shared}
+    return teacher.model_copy(update={**own, "keep_epochs": (), "pretrained": None, "freeze": None})
 
 
 def _regime(spec: TrainSpec | DistillSpec | FineTune, device_name: str) -> dict[str, Any]:

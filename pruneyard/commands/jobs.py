@@ -78,7 +78,12 @@ def train(  # noqa: PLR0913 - one parameter an option
     """Train a network; options stand above what --json says."""
     spec = {"kind": "train", **(_read_spec(spec_file) if spec_file else {})}
     _merge(spec, "architecture", architecture, options=_pairs(settings or ()))
-    if (recipe or spec.get("recipe")) and lr is not None and not optimizer and "optimizer" not in spec:
+    if (
+        (recipe or spec.get("recipe") or "plain") != "plain"
+        and lr is not None
+        and not optimizer
+        and "optimizer" not in spec
+    ):
         raise typer.BadParameter(
             "a recipe chose lr for its own optimizer: say which with --optimizer.", param_hint="--lr"
         )
@@ -217,6 +222,10 @@ def clone_job(
 ) -> None:
     """Ask for the same job once more, with changes."""
     changes = {**(_read_spec(spec_file) if spec_file else {}), **_pairs(settings or ())}
+    for name in ("job_id", "idempotency_key", "priority"):
+        if name in changes:
+            hint = "there is the option --priority" if name == "priority" else "no job has such a field"
+            raise typer.BadParameter(f"{name} is no field of a job: {hint}.", param_hint="--set")
     _follow(lambda client: client.clone(job_id, priority=priority, **changes), wait=not no_wait)
 
 

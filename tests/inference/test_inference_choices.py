@@ -48,6 +48,10 @@ def test_on_the_cpu_the_fastest_there_stands_in():
     chosen = as_asked(OLD, {"device": "gpu"}, HALF, Latency(0.5, 1.5))
     assert on_cpu_of(chosen) == "openvino"
     chosen["runtimes"]["onnxruntime"]["batch_1_p50"] = 0.9
+    assert on_cpu_of(chosen) == "openvino", "as it was chosen: for one image and for eight"
+    chosen["runtimes"]["onnxruntime"]["batch_8_p50"] = None
+    assert on_cpu_of(chosen) == "onnxruntime"
+    chosen["runtimes"]["onnxruntime"]["batch_8_p50"] = 4.1
     assert on_cpu_of(chosen) == "onnxruntime"
     assert runtimes_of(chosen) == {"openvino", "onnxruntime"}
     assert runtimes_of(None) == set()

@@ -16,6 +16,7 @@ from formats.graphs import GRAPH_NAME, filled_graph
 from formats.manifest import GOLDEN_NAME
 from formats.weights import read_weights
 from nets import architectures
+from nets.architectures import architecture_options, build, without_auxiliary
 from nets.batches import normalised
 from nets.datasets import Dataset
 from nets.figures import figures
@@ -114,6 +115,18 @@ def test_the_third_branch_can_be_the_papers() -> None:
 
 def with_heads(name: str, **options: Any) -> nn.Module:
     return small_network(name, auxiliary=True, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_auxiliary_heads_of_a_base_are_left_out_too(name: str) -> None:
+    look = {"classes": 10, "channels": 1, "image_size": IMAGE_SIZE}
+    base = {"name": name, "width": 0.0625}
+    whole, lean = (
+        architecture_options({"name": "fpnet", "base": {**base, "auxiliary": auxiliary}}) for auxiliary in (True, False)
+    )
+    network, options = without_auxiliary(build(whole, **look, seed=0), whole, **look)
+    assert options == lean
+    assert network.state_dict().keys() == build(lean, **look, seed=0).state_dict().keys()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from inference.telemetry import forbid_telemetry
-from nets.answers import Ask, answers
+from nets.answers import Answers, Ask, answers
 from nets.datasets import Dataset
 from nets.errors import AccuracyLost
 from nets.export import onnx_model
+from nets.sensitivity import Layer
 from nets.training import train
 from specs.jobs import QuantizeSpec
 from tests.nets.conftest import IMAGE_SIZE, FolderObserver, plan, small_network
 
 forbid_telemetry()
-from nets.quantization import Quantized, integer_layers, quantize  # noqa: E402 - NNCF asks for telemetry as it loads
+from nets.quantization import WAYS, Quantized, integer_layers, quantize  # noqa: E402 - NNCF asks for telemetry as it loads
 
 
 def compiled(graph: bytes) -> Ask:
@@ -61,6 +62,16 @@ def test_layers_that_cost_too_much_stay_in_float(tmp_path: Path, digits: Dataset
     assert set(integer_layers(network, bound.model)) < set(integer_layers(network, free.model))
     assert answers(network, digits.validation, digits).accuracy > 0.5
     onnx.checker.check_model(bound.model)
+
+
+@pytest.mark.parametrize("right", range(1, 200))
+def test_a_point_is_a_point_however_it_is_rounded(right: int) -> None:
+    labels = torch.zeros(200, dtype=torch.int64)
+    predicted = (torch.arange(200) >= right - 1).long()
+    after = Answers(labels, predicted, torch.ones(200))
+    found = Quantized(onnx.ModelProto(), WAYS[0], after, before=right / 200)
+    assert found.drop <= 1 / 200
+    assert Layer("conv1", 8, {0.5: after.accuracy - 0.005}).bears(right / 200) == 0.5
 
 
 def test_a_bound_that_no_layers_hold_is_told(tmp_path: Path, digits: Dataset) -> None:

@@ -426,6 +426,17 @@ def test_only_epochs_after_the_last_round_can_be_the_best(few: Dataset, tmp_path
     assert sparsity(network).prunable == pytest.approx(0.8, abs=1e-3)
 
 
+def test_a_network_that_was_cut_is_not_held_against_what_it_was() -> None:
+    options = SCHEDULES["plateau"].options(patience=0)
+    progress = Progress()
+    progress.plateau.see(options, 0.1)
+    progress.forget_best()
+    progress.plateau.see(options, 2.0)
+    assert progress.plateau.factor == 1.0
+    progress.plateau.see(options, 2.0)
+    assert progress.plateau.factor < 1.0
+
+
 @pytest.mark.parametrize("name", ["resnet18"])
 def test_evaluation_changes_nothing(few: Dataset, name: str) -> None:
     network = small_network(name).train()

@@ -128,6 +128,8 @@ def test_a_job_is_asked_for_once_more_with_changes(service: FakeService) -> None
     assert json.loads(seen.body) == {"seed": 3, "name": "second"}
     assert seen.headers["Idempotency-Key"]
     assert run("jobs", "clone", "job_1", "--set", "seed").exit_code == 2
+    for name in ("priority", "job_id", "idempotency_key"):
+        assert run("jobs", "clone", "job_1", "--set", f"{name}=5").exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -336,6 +338,10 @@ def test_a_recipe_is_sent_and_what_it_leaves_unclear_is_asked(service: FakeServi
     unclear = run(*options, "--lr", "0.1")
     assert unclear.exit_code == 2
     assert "--optimizer" in unclear.output
+    plain = [*options[:-2], "plain", "--no-wait", "--lr", "0.1"]
+    assert run(*plain).exit_code == 0
+    assert sent_spec(service)["optimizer"] == {"name": "adam", "lr": 0.1}
+    service.seen.clear()
     assert run(*options, "--epochs", "8").exit_code == 0
     assert sent_spec(service) == {
         "kind": "train",

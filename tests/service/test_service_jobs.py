@@ -15,6 +15,9 @@ from service import examples
 from specs.architectures import ARCHITECTURES
 from specs.optimizers import OPTIMIZERS
 from specs.schedules import SCHEDULES
+from specs.settings import Settings
+from store import models
+from store.database import Database
 from tests.problems import problem_of
 
 GOOD: dict[str, Any] = {"kind": "train", "dataset": "digits", "architecture": "mlp"}
@@ -193,6 +196,14 @@ def test_a_clone_of_a_pruning_takes_another_method(trained_api: TestClient) -> N
     changes = {"method": "l1-filter", "speedup": 1.5, "fine_tune": None}
     spec = trained_api.post(f"/v1/jobs/{job}/clone", json=changes).json()["spec"]
     assert (spec["method"], spec["speedup"], spec["fine_tune"]) == ("l1-filter", 1.5, None)
+
+
+def test_a_clone_of_a_pruning_says_otherwise_how_much_to_cut(trained_api: TestClient) -> None:
+    job = trained_api.post("/v1/jobs", json={"kind": "prune", "model": "tiny", "sparsity": 0.7}).json()["id"]
+    spec = trained_api.post(f"/v1/jobs/{job}/clone", json={"threshold": 0.01}).json()["spec"]
+    assert (spec["threshold"], spec["sparsity"]) == (0.01, None)
+    both = {"threshold": 0.01, "sparsity": 0.5}
+    problem_of(trained_api.post(f"/v1/jobs/{job}/clone", json=both), 422, "#/threshold")
 
 
 @pytest.mark.parametrize("name", list(examples.CHANGES))
@@ -436,6 +447,20 @@ def test_a_quote_waits_for_no_training_and_no_training_for_it(trained_api: TestC
     problem_of(trained_api.post("/v1/jobs", json=body, headers=headers), 422)
     problem_of(trained_api.delete("/v1/models/tiny"), 409)
     problem_of(trained_api.post("/v1/jobs?dry_run=true", json={**body, "sparsity": 2.0}), 422, "#/sparsity")
+
+
+def test_rewound_a_small_split_has_the_batches_that_it_had(trained_api: TestClient, trained_settings: Settings) -> None:
+    database = Database.of(trained_settings)
+    with database.write() as session:
+        row = models.find_model(session, "tiny")
+        row.facts = {**row.facts, "training_images": 40}
+    database.close()
+    body = {"kind": "prune", "model": "tiny", "fine_tune": {"rewind": True}}
+    answer = trained_api.post("/v1/jobs", json=body)
+    assert answer.status_code == 202, answer.text
+    problem_of(
+        trained_api.post("/v1/jobs", json={**body, "fine_tune": {"batch_size": 41}}), 422, "#/fine_tune/batch_size"
+    )
 
 
 BAD_DISTILLINGS = [

@@ -137,7 +137,7 @@ def test_a_network_learns_from_another_and_is_pruned_with_its_help(home: tuple[S
     teacher = client.get("/v1/models/wide").json()
     forget_calibration(settings, teacher["id"])
     body = {"kind": "distill", "name": "student", "teacher": "wide", "architecture": {"name": "mlp", "hidden": [64]}}
-    body |= {"epochs": 5, "optimizer": {"name": "adam", "lr": 0.003}}
+    body |= {"epochs": 5, "optimizer": {"name": "adam", "lr": 0.003}, "seed": 5}
     job = ended(client, body)
     assert job["status"] == "succeeded", job
     student = client.get("/v1/models/student").json()
@@ -156,6 +156,13 @@ def test_a_network_learns_from_another_and_is_pruned_with_its_help(home: tuple[S
     job = ended(client, {**PRUNING, "name": "less", "model": "student", "sparsity": 0.7, "fine_tune": retraining})
     assert job["status"] == "succeeded", job
     assert len(client.get(f"/v1/jobs/{job['id']}/metrics").json()["items"]) == 5
+    validated = client.get("/v1/models/less/report").json()["accuracy"]["validation"]["before"]
+    assert validated == student["metrics"]["validation_accuracy"], "on the same images"
+    narrower = {"name": "narrower", "model": "less", "method": "l1-filter", "sparsity": 0.25, "round_to": 1}
+    job = ended(client, {**PRUNING, **narrower, "fine_tune": {"epochs": 1}})
+    assert job["status"] == "succeeded", job
+    found = client.get("/v1/models/narrower").json()
+    assert found["nonzero_parameters"] < 0.5 * found["parameters"], "what was cut before does not grow back"
 
 
 def test_a_teacher_as_it_was_earlier_teaches_otherwise(home: tuple[Settings, TestClient]) -> None:
@@ -203,6 +210,10 @@ def test_one_job_makes_an_fpnet(home: tuple[Settings, TestClient]) -> None:
     assert light["parameters"] - light["nonzero_parameters"] == pytest.approx(0.8 * weights, rel=0.01)
     assert light["metrics"]["test_accuracy"] > 0.8
     assert light["bytes"] < 0.5 * 4 * light["parameters"] + 10_000
+    job = ended(client, {"kind": "distill", "name": "taught", "teacher": "wide", "architecture": network, "epochs": 2})
+    assert job["status"] == "succeeded", job
+    taught = client.get("/v1/models/taught").json()
+    assert taught["nonzero_parameters"] == pytest.approx(light["nonzero_parameters"], rel=0.01)
 
 
 @pytest.mark.parametrize(("method", "layers"), [("magnitude", 3), ("l2-filter", 2)])

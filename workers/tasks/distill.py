@@ -12,7 +12,7 @@ from specs.jobs import DistillSpec
 from store.quotes import compared
 from workers.memory import free_memory
 from workers.parents import Parent, as_of_epoch, child_of, load_parent
-from workers.plans import plan_distilling
+from workers.plans import plan_distilling, plan_shrinking, student_origin
 from workers.publishing import publish
 from workers.quotes import Prepared, foresee
 from workers.reports import Stages, report
@@ -28,12 +28,12 @@ def distill(run: Run, spec: DistillSpec) -> None:
     data = prepared.data
     foresee(run, prepared)
     run.enter("training")
-    result = training.train(prepared.network, data, prepared.plan, run, teacher=prepared.teacher)
+    result = training.train(
+        prepared.network, data, prepared.plan, run, gradually=plan_shrinking(spec), teacher=prepared.teacher
+    )
     run.enter("evaluating")
     before, after = judge(parent.network, data), judge_and_calibrate(result.network, data)
-    regime = spec.model_dump(include=set(type(parent.origin).model_fields) - {"kind", "name", "recipe"})
-    # What the teacher's training kept is nothing of the student's.
-    origin = parent.origin.model_copy(update={**regime, "keep_epochs": ()})
+    origin = student_origin(parent.origin, spec)
     request = child_of(
         parent,
         run,

@@ -52,7 +52,11 @@ class Predictor:
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
         self._runner = ThreadPoolExecutor(1, "predict")
         self._loaders = ThreadPoolExecutor(LOADERS, "load")
-        self._references = References(database, self._loaders)
+        self._loads: dict[str, asyncio.Task[LoadedModel]] = {}
+        self._on_load: list[Callable[[str], object]] = []
+        # Apart from loads, which take seconds: requests for models that are there wait for what a reference means.
+        self._lookups = ThreadPoolExecutor(1, "look up")
+        self._references = References(database, self._lookups)
 
     async def model(self, reference: str) -> LoadedModel:
         """The model behind an id, alias or name, loaded; NotFound, or NotReady while its job runs."""
@@ -61,7 +65,8 @@ class Predictor:
     async def loaded(self, model_id: str) -> LoadedModel:
         """The model of an id, which was resolved before."""
         model = self._cache.peek(model_id)
-        return await self._in(self._loaders, self._cache.get, model_id) if model is None else model
+        # Not broken off with the request that asked first: others wait for the same.
+        return await asyncio.shield(self._loading(model_id)) if model is None else model
 
     async def resolve(self, reference: str, *, anew: bool = False) -> str:
         """The id behind an id, alias or name; `anew` as the database has it now."""
@@ -121,14 +126,25 @@ class Predictor:
     async def load(self, reference: str, *, pin: bool = False) -> LoadedModel:
         """Has a model in memory, and its network run once; pinned, it stays until it is unloaded."""
         model = await self.model(reference)
-        if pin:
-            self._cache.pin(model.manifest.id)
+        return await self._pinned(model.manifest.id) if pin else model
+
+    async def _pinned(self, model_id: str) -> LoadedModel:
+        self._cache.pin(model_id)
+        try:
             # What left the memory while it was being loaded is loaded again, and stays.
-            model = await self.model(model.manifest.id)
-        return model
+            return await self.model(model_id)
+        except BaseException:
+            if not self._cache.holds(model_id):  # it was deleted meanwhile
+                self._cache.unpin(model_id)
+            raise
+
+    def on_load(self, told: Callable[[str], object]) -> None:
+        """`told` hears of each model that comes into memory, on the event loop."""
+        self._on_load.append(told)
 
     def unload(self, model_id: str) -> bool:
         """Drops a model from memory; requests that are under way end on it. Whether it was there."""
+        self._loads.pop(model_id, None)  # who comes from now on does not wait for what is not kept
         return self._cache.evict(model_id)
 
     def is_loaded(self, model_id: str) -> bool:
@@ -166,13 +182,13 @@ class Predictor:
     def forget(self, model_id: str) -> None:
         """Unloads a model that was deleted, with every reference to it and what was counted of it."""
         self._references.forget(model_id)
-        self._cache.evict(model_id)
+        self.unload(model_id)
         self._statistics.pop(model_id, None)
 
     async def reload(self, model_id: str) -> None:
         """Loads a model anew if it is loaded: it is served elsewhere now. What is under way ends where it began."""
         pinned = self._cache.is_pinned(model_id)
-        if self._cache.evict(model_id):
+        if self.unload(model_id):
             await self.load(model_id, pin=pinned)
 
     def forget_references(self) -> None:
@@ -183,11 +199,28 @@ class Predictor:
         """Ends all threads; whoever still waits for an answer is told so."""
         for _, batcher in list(self._batchers.values()):
             await batcher.close()
-        for pool in (self._decoders, self._runner, self._loaders):
+        for pool in (self._decoders, self._runner, self._loaders, self._lookups):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., R], *arguments: Any) -> R:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+    def _loading(self, model_id: str) -> asyncio.Task[LoadedModel]:
+        """One load for all who wait for a model: they hold no thread meanwhile, which others' loads need."""
+        known = self._loads.get(model_id)
+        if known is not None:
+            return known
+        task = asyncio.get_running_loop().create_task(self._in(self._loaders, self._cache.get, model_id))
+        self._loads[model_id] = task
+        task.add_done_callback(lambda done: self._load_ended(model_id, done))
+        return task
+
+    def _load_ended(self, model_id: str, task: asyncio.Task[LoadedModel]) -> None:
+        failed = task.cancelled() or task.exception() is not None  # looked at: whoever waited for it may be gone
+        if self._loads.get(model_id) is task:
+            del self._loads[model_id]
+            for told in self._on_load if not failed else ():
+                told(model_id)
 
     def _evicted(self, model_id: str, model: LoadedModel) -> None:
         """From whatever thread dropped the model: its batchers go too, when whoever waits in them has been served."""

@@ -38,15 +38,14 @@ class Repository:
         self._database = database
         self._predictor = predictor
         self._unloaded: set[str] = set()
+        predictor.on_load(self._unloaded.discard)
 
     async def model(self, reference: str) -> LoadedModel:
         """The model behind an id, alias or name, in memory; UnknownModel if there is none."""
         try:
-            model = await self._predictor.model(reference)
+            return await self._predictor.model(reference)
         except NotFound:
             raise UnknownModel from None
-        self._unloaded.discard(model.manifest.id)
-        return model
 
     async def check_ready(self, reference: str) -> None:
         """Brings a model into memory, unless a client took it out; then BadRequest."""

@@ -422,6 +422,17 @@ def test_bad_requests_to_load_and_unload_are_refused(trained_api: TestClient) ->
         refusal_of(trained_api.post("/v2/repository/models/tiny/unload", json=body), 400)
 
 
+def test_a_model_that_was_brought_back_and_then_had_to_give_way_is_ready_again(trained_settings: Settings) -> None:
+    narrow = trained_settings.model_copy(update={"model_cache_bytes": 0})
+    with TestClient(create_app(narrow), base_url=LOOPBACK) as api:
+        assert api.post("/v2/repository/models/tiny/unload").status_code == 200
+        refusal_of(api.get("/v2/models/tiny/ready"), 400)
+        for name in ("tiny", "tiny pruned"):
+            given = api.post(f"/v1/models/{name}/predict", content=PNG, headers={"content-type": "image/png"})
+            assert given.status_code == 200
+        assert api.get("/v2/models/tiny/ready").status_code == 200
+
+
 def test_an_unexpected_error_is_one_sentence_too(settings: Settings) -> None:
     app = create_app(settings)
 

@@ -24,6 +24,7 @@ from specs.problems import field_problems
 
 MAX_IMAGES = 256
 RAW = "application/octet-stream"
+BAD_CHARSET = "The names in the form are not of the charset in its Content-Type. Leave the charset out."
 SHAPE_PATTERN = re.compile(r"^\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*$")
 
 
@@ -59,9 +60,12 @@ async def _read_image(request: Request) -> Upload:
 
 
 async def _read_form(request: Request) -> Upload:
-    async with request.form(max_files=MAX_IMAGES, max_fields=MAX_IMAGES) as form:
-        parts = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
-        files = tuple([await part.read() for part in parts])
+    try:
+        async with request.form(max_files=MAX_IMAGES, max_fields=MAX_IMAGES) as form:
+            parts = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+            files = tuple([await part.read() for part in parts])
+    except UnicodeError:  # some charsets that Python knows decode nothing, or refuse what others let pass
+        raise HTTPException(400, BAD_CHARSET) from None
     if not files:
         hint = "Send each image as a file part, for instance curl -F image=@7.png."
         raise BadField("images", message="The form holds no file.", hint=hint)

@@ -237,6 +237,14 @@ def test_a_broken_form_is_refused(trained_api: TestClient) -> None:
     problem_of(response, response.status_code)
 
 
+@pytest.mark.parametrize("charset", ["undefined", "idna"])
+def test_a_charset_that_decodes_nothing_is_refused(trained_api: TestClient, seven: bytes, charset: str) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="xn--0000000"; filename="7"\r\n\r\n%b\r\n--x--\r\n' % seven
+    headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+    response = trained_api.post("/v1/models/tiny/predict", content=body, headers=headers)
+    assert "charset" in problem_of(response, 400)["detail"]
+
+
 @pytest.mark.parametrize("reference", ["nobody", "mdl_0", "..%2f..%2fetc%2fpasswd", "%00", "a%0ab", "x" * 10_000])
 def test_an_unknown_model_is_not_found(trained_api: TestClient, seven: bytes, reference: str) -> None:
     problem_of(trained_api.post(f"/v1/models/{reference}/predict", content=seven, headers=PNG), 404)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from formats.files import DamagedFiles
 from formats.images import BadImage, ImageShape, count_pixels, decode_image, decode_small, resize_pixels
 from inference.answers import AnswerRule, Prediction, answers
 from inference.batching import Batcher
@@ -25,12 +26,17 @@ from service.problems import ImageProblem
 from service.references import References
 from specs.settings import Settings
 from store.database import Database
+from store.errors import NotFound
 
 DECODERS = 2
 QUICK_BYTES = 32 * 1024
 QUICK_PIXELS = 128 * 128
 QUICK_VALUES = 64 * 64 * 3
+QUICK_ANSWERS = 2000
 LOADERS = 2
+
+# What a model ends in that is deleted while it is asked, or read.
+GONE = (NotFound, DamagedFiles)
 
 R = TypeVar("R")
 
@@ -60,7 +66,21 @@ class Predictor:
 
     async def model(self, reference: str) -> LoadedModel:
         """The model behind an id, alias or name, loaded; NotFound, or NotReady while its job runs."""
-        return await self.loaded(await self.resolve(reference))
+        return await self.follow(reference, self.loaded)
+
+    async def follow(self, reference: str, ask: Callable[[str], Awaitable[R]]) -> R:
+        """What is asked of the model, by its id, that a reference means.
+
+        If it goes meanwhile the reference is looked up once more: it may be deleted, or its alias have moved.
+        """
+        model_id = await self.resolve(reference)
+        try:
+            return await ask(model_id)
+        except GONE:
+            now = await self.resolve(reference, anew=True)
+            if now == model_id:
+                raise
+            return await ask(now)
 
     async def loaded(self, model_id: str) -> LoadedModel:
         """The model of an id, which was resolved before."""
@@ -74,19 +94,26 @@ class Predictor:
 
     async def decode(self, model: LoadedModel, files: Sequence[bytes], *path: str | int) -> list[NDArray[np.uint8]]:
         """The pixels of image files as the model wants them; ImageProblem names the first that is bad."""
-        started = time.perf_counter()
-        pixels = self._decode_now(model, files, path)
-        if pixels is None:
-            pixels = await self._in(self._decoders, self._decode, model, files, path)
-        self.statistics(model.manifest.id).count_input(len(files), time.perf_counter() - started)
+        counts, started = self.statistics(model.manifest.id), time.perf_counter()
+        try:
+            pixels = self._decode_now(model, files, path)
+            if pixels is None:
+                pixels = await self._in(self._decoders, self._decode, model, files, path)
+        except BaseException:
+            counts.fail.add(time.perf_counter() - started)
+            raise
+        counts.count_input(len(files), time.perf_counter() - started)
         return pixels
 
     async def fit(self, model: LoadedModel, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """Raw pixels (N, H, W, C) brought to the size and channels that the model wants, by the image rule."""
-        shape = model.manifest.preprocessing.shape
+        shape, started = model.manifest.preprocessing.shape, time.perf_counter()
         if pixels.shape[1:] == (shape.size, shape.size, shape.channels):
-            return list(pixels)
-        return await self._in(self._decoders, _resized, pixels, shape)
+            fitted = list(pixels)
+        else:
+            fitted = await self._in(self._decoders, _resized, pixels, shape)
+        self.statistics(model.manifest.id).count_input(len(fitted), time.perf_counter() - started)
+        return fitted
 
     async def predict(
         self, model: LoadedModel, images: Sequence[NDArray[np.uint8]], rule: AnswerRule
@@ -94,7 +121,11 @@ class Predictor:
         """What the rule tells of each image."""
         logits = await self.logits(model, images)
         started = time.perf_counter()
-        found = answers(logits, model.manifest, rule)
+        told = min(rule.top_k, logits.shape[1]) if rule.coverage is None else logits.shape[1]
+        if len(logits) * told <= QUICK_ANSWERS:
+            found = answers(logits, model.manifest, rule)
+        else:
+            found = await self._in(self._decoders, answers, logits, model.manifest, rule)
         self.statistics(model.manifest.id).count_output(len(found), time.perf_counter() - started)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import sys
 import threading
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from inference.models import LoadedModel, load_model
+from service import references
 from service.app import create_app
 from service.predictor import LOADERS, Predictor
 from specs.settings import Settings
@@ -137,6 +139,26 @@ def test_bodies_that_come_slowly_or_break_off_hold_nobody_up(trained_settings: S
         assert b"within 1 seconds" in answer + slow.recv(2000)
         slow.close()
         assert ask(server.api, digit).status_code == 200  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("what", ["/v1/models/prod/predict", "/v1/models/prod/explain", "/v2/models/prod/infer"])
+def test_an_alias_that_moves_is_followed_when_its_model_goes_before_it_is_there(
+    trained_settings: Settings, digit: bytes, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references, "SECONDS", 60.0)
+    with TestClient(create_app(trained_settings), base_url=LOOPBACK) as api:
+        there = api.put("/v1/aliases/prod", json={"model": "tiny"}).json()["model"]
+        assert api.get("/v1/models/prod/load").json() == {"model": there, "loaded": False, "pinned": False}
+        with TestClient(create_app(trained_settings), base_url=LOOPBACK) as other:  # this one does not hear of it
+            left = other.put("/v1/aliases/prod", json={"model": "tiny pruned"}).json()["model"]
+            assert other.delete(f"/v1/models/{there}").status_code == 204
+        if "v2" in what:
+            tensor = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(digit).decode()]}
+            answer = api.post(what, json={"inputs": [tensor]})
+        else:
+            answer = api.post(what, content=digit, headers=PNG)
+        assert answer.status_code == 200, answer.text
+        assert api.get(f"/v1/models/{left}/load").json()["loaded"]
 
 
 class Shelf:

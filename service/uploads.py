@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
-from formats.images import MEDIA_TYPES
+from formats.images import MAX_SIDE, MEDIA_TYPES
 from service.problems import SOME_FIELDS, BadField, BadFields
 from specs.options import Strict
 from specs.problems import field_problems
@@ -120,6 +120,8 @@ async def _read_pixels(request: Request) -> Upload:
         message = f"X-Shape does not fit the body of {len(data)} bytes."
         hint = f"1 to {MAX_IMAGES} images of 1 or 3 channels, one byte a value, rows first."
         raise BadField(message=message, hint=hint)
+    if max(shape[1:3]) > MAX_SIDE:
+        raise BadField(message=f"An image has at most {MAX_SIDE:,} pixels along a side.", hint="Scale it down.")
     return Upload(pixels=np.frombuffer(data, dtype=np.uint8).reshape(shape))
 
 

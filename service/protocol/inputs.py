@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from formats.images import MAX_SIDE
 from inference.answers import NonFiniteLogits
 from inference.models import LoadedModel
 from service.house import House
@@ -66,6 +67,8 @@ async def _read_pixels(house: House, model: LoadedModel, tensor: Tensor) -> Imag
         raise BadRequest("The shape of a UINT8 input is [N, height, width, channels], with 1 or 3 channels.")
     if math.prod(shape[:3]) > house.settings.max_pixels:
         raise BadRequest(f"The images of a request may have {house.settings.max_pixels:,} pixels in all.")
+    if max(shape[1:3]) > MAX_SIDE:
+        raise BadRequest(f"An image has at most {MAX_SIDE:,} pixels along a side. Scale it down.")
     return await house.predictor.fit(model, cast(NDArray[np.uint8], tensor.values))
 
 

@@ -20,6 +20,7 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 from PIL import Image, ImageOps
 
+from formats.images import MAX_SIDE
 from service import examples
 from service.routes.predict import respond
 from service.uploads import PIECE, read_upload
@@ -221,6 +222,15 @@ def test_a_bad_json_body_is_refused(trained_api: TestClient, body: bytes, pointe
 def test_raw_pixels_need_a_shape_that_fits(trained_api: TestClient, shape: str | None) -> None:
     headers = {"content-type": "application/octet-stream"} | ({"x-shape": shape} if shape else {})
     problem_of(trained_api.post("/v1/models/tiny/predict", content=bytes(64), headers=headers), 422, "#")
+
+
+def test_raw_pixels_of_a_long_side_are_refused(trained_api: TestClient) -> None:
+    for side, status in ((MAX_SIDE + 1, 422), (MAX_SIDE, 200)):
+        for shape in (f"1,1,{side},1", f"1,{side},1,1"):
+            headers = {"content-type": "application/octet-stream", "x-shape": shape}
+            given = trained_api.post("/v1/models/tiny/predict", content=bytes(side), headers=headers)
+            assert given.status_code == status
+            assert status == 200 or "65,535" in problem_of(given, 422, "#")["errors"][0]["message"]
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-python-pickle", "", "application/pdf"])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from fastapi.testclient import TestClient
 
+from formats.images import MAX_SIDE
 from service import examples
 from service.app import create_app
 from service.protocol import bodies
@@ -305,6 +306,14 @@ def test_sizes_that_do_not_add_up_are_refused(trained_api: TestClient) -> None:
     plain, _ = binary(raw)
     refusal_of(trained_api.post(INFER, content=plain), 400)
     assert answered(trained_api) == good
+
+
+def test_pixels_of_a_long_side_are_refused(trained_api: TestClient) -> None:
+    for side, status in ((MAX_SIDE + 1, 400), (MAX_SIDE, 200)):
+        body, headers = binary(bytes(side), shape=[1, 1, side, 1], datatype="UINT8")
+        given = trained_api.post(INFER, content=body, headers=headers)
+        assert given.status_code == status, given.text
+        assert status == 200 or "65,535" in refusal_of(given, 400)
 
 
 def test_what_is_no_image_is_named_by_its_place(trained_api: TestClient) -> None:

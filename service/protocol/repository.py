@@ -28,6 +28,8 @@ from store.database import Database
 from store.errors import NotFound
 
 NOTHING = ModelStatistics()
+# Below /v2/models: the statistics of all models, whatever a model is called.
+NO_MODELS = {"stats"}
 BROKEN = (DamagedFiles, GoldenMismatch, CannotRun)
 
 
@@ -104,7 +106,7 @@ class Repository:
         """Each model's id with what a client may call it."""
         with self._database.read() as session:
             rows = models.list_names(session)
-            taken = {row.alias for row, _ in aliases.list_aliases(session)}
+            taken = {row.alias for row, _ in aliases.list_aliases(session)} | NO_MODELS
         return _reachable(rows, taken)
 
 

@@ -442,6 +442,13 @@ def test_a_model_that_was_brought_back_and_then_had_to_give_way_is_ready_again(t
         assert api.get("/v2/models/tiny/ready").status_code == 200
 
 
+def test_a_model_by_the_name_of_the_statistics_is_listed_by_its_id(trained_api: TestClient) -> None:
+    model = trained_api.patch("/v1/models/tiny", json={"name": "stats"}).json()["id"]
+    names = {entry["name"] for entry in trained_api.post("/v2/repository/index").json()}
+    assert names == {model, "tiny pruned"}
+    assert trained_api.get(f"/v2/models/{model}").json()["name"] == model
+
+
 def test_an_unexpected_error_is_one_sentence_too(settings: Settings) -> None:
     app = create_app(settings)
 

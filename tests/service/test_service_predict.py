@@ -283,7 +283,7 @@ def test_others_go_on_while_much_json_is_read(size: int) -> None:
         assert list((await read_upload(Request(scope, receive))).files) == files
 
     turns = asyncio.run(turns_during(read()))
-    assert turns > 5 if size == PIECE else turns < 5
+    assert turns > 1 if size == PIECE else turns == 1
 
 
 def test_base64_ends_once(trained_api: TestClient) -> None:
@@ -304,7 +304,7 @@ def test_others_go_on_while_many_answers_are_written(images: int) -> None:
         assert response.headers["content-type"] == "application/json"
 
     turns = asyncio.run(turns_during(write()))
-    assert turns > 3 if images > 1 else turns < 3
+    assert turns > 1 if images > 1 else turns == 1
 
 
 def test_many_answers_are_the_same_as_few(trained_api: TestClient, test_digits: list[tuple[bytes, str]]) -> None:

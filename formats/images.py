@@ -3,7 +3,7 @@
 The rule:
 
 1. Only JPEG, PNG, WebP, BMP and GIF are read, told apart by their content; of an animation, the first frame.
-   An image over the pixel limit is refused before it is decoded.
+   An image over the pixel limit, or with a side over 65,535 pixels, is refused before it is decoded.
 2. The EXIF orientation is applied, so that up is up.
 3. 16-bit and 32-bit grey levels are scaled to 8 bits by their type's range (65535 becomes 255).
 4. Transparent pixels are laid over black. Palettes become the colours they stand for. CMYK becomes RGB.
@@ -41,6 +41,8 @@ from PIL import (  # noqa: F401
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
 DEFAULT_MAX_PIXELS = 50_000_000
+# Of a longer side resizing takes far more memory than the pixels do; most formats have no longer ones.
+MAX_SIDE = 65_535
 
 Reason = Literal["empty", "unreadable", "format_not_allowed", "too_large", "truncated"]
 
@@ -173,9 +175,12 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise BadImage("empty", "The image is empty.", "Send the bytes of an image file.")
     image = _identify(data)
-    if image.width * image.height > max_pixels:
+    limit = f"{max_pixels:,} in all" if image.width * image.height > max_pixels else None
+    if limit is None and max(image.size) > MAX_SIDE:
+        limit = f"{MAX_SIDE:,} along a side"
+    if limit is not None:
         image.close()
-        message = f"The image has {image.width} x {image.height} pixels; the limit is {max_pixels:,} in all."
+        message = f"The image has {image.width} x {image.height} pixels; the limit is {limit}."
         raise BadImage("too_large", message, "Scale it down before sending it.")
     return image
 

@@ -77,6 +77,11 @@ class ModelCache:
         with self._lock:
             self._pinned.add(model_id)
 
+    def unpin(self, model_id: str) -> None:
+        """Lets the model go again when there is no room for it."""
+        with self._lock:
+            self._pinned.discard(model_id)
+
     def is_pinned(self, model_id: str) -> bool:
         """Whether the model stays whatever is loaded."""
         with self._lock:

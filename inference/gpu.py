@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from formats.manifest import Preprocessing
 from inference.devices import GPU, Device
 from inference.guarded import Guarded
 from inference.kernel_cache import KernelCache
@@ -22,6 +23,7 @@ from inference.trial import Order, try_out
 
 # To know what a call should take; it has been measured for longer when the model was published.
 BRIEF_SECONDS = 0.2
+ROUNDING = 1.001
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Graphics:
             usable=lambda: self._failure is None,
             on_failure=lambda reason: self._told(DeviceFault(model, placement, reason, lasting=False)),
             on_fault=lambda reason: self._give_up(DeviceFault(model, placement, reason, lasting=True)),
+            largest=_largest(safe.manifest.preprocessing),
         )
         return replace(
             safe,
@@ -108,6 +111,12 @@ class Graphics:
             first, self._failure = self._failure is None, self._failure or fault.reason
         if first:
             self._told(fault)
+
+
+def _largest(rule: Preprocessing) -> float:
+    """How far from nought a pixel may lie once it is normalised."""
+    normalised = ((level - mean) / std for mean, std in zip(rule.mean, rule.std, strict=True) for level in (0, 1))
+    return max(map(abs, normalised)) * ROUNDING
 
 
 def load_placed(

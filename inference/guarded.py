@@ -5,6 +5,7 @@ The device has a thread of its own. Nobody waits for it longer than a limit; a t
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import weakref
@@ -50,7 +51,7 @@ class Lane:
         return self._network is not None and not self._closed
 
     def run(self, images: Images) -> Logits:
-        """Logits (N, classes); Fault if the device raises, takes too long or gives what are no numbers."""
+        """What should be logits (N, classes); Fault if the device raises, takes too long or gives something else."""
         call: Future[Logits] = Future()
         with self._lock:
             if self._closed:
@@ -65,7 +66,7 @@ class Lane:
             raise Fault(f"{type(error).__name__}: {str(error)[:300]}") from error
         if not isinstance(logits, np.ndarray) or logits.ndim != 2 or len(logits) != len(images):
             raise Fault("it answered with something else than logits")
-        if logits.dtype != np.float32 or not np.all(np.isfinite(logits)):
+        if logits.dtype != np.float32:
             raise Fault("it answered with what are no numbers")
         return logits
 
@@ -108,7 +109,8 @@ class Guarded:
     """A network that is called like any other. The CPU answers until the device is up, and again after any fault.
 
     `on_failure` hears that the device could not be brought up in `up_seconds`, `on_fault` that it failed over a call.
-    `usable` is asked before each call.
+    `usable` is asked before each call. `largest` is how far from nought pixels may lie as the network reads them: other
+    values may be beyond what the device computes with, and that is no fault of it.
     """
 
     def __init__(
@@ -121,11 +123,13 @@ class Guarded:
         usable: Callable[[], bool],
         on_failure: Callable[[str], None],
         on_fault: Callable[[str], None],
+        largest: float = math.inf,
     ) -> None:
         self._safe = safe
         self._usable = usable
         self._on_failure = on_failure
         self._on_fault = on_fault
+        self._largest = largest
         self._up_until = time.monotonic() + up_seconds
         self._lane = Lane(bring_up, call_seconds=call_seconds, on_failure=on_failure)
         # The thread knows the lane only, so that it ends when nobody holds this network any more.
@@ -134,13 +138,24 @@ class Guarded:
     def __call__(self, images: Images) -> Logits:
         if self._lane.open and self._usable():
             try:
-                return self._lane.run(images)
+                return self._checked(images, self._lane.run(images))
             except Fault as fault:
                 self._lane.close()
                 self._on_fault(str(fault))
         elif not self._lane.settled.is_set() and time.monotonic() > self._up_until:
             self._give_up_waiting()
         return self._safe(images)
+
+    def _checked(self, images: Images, logits: Logits) -> Logits:
+        """The device's answer, or the CPU's where that is no number; Fault if values of pixels came to that."""
+        lost = ~np.isfinite(logits).all(axis=1)
+        if not lost.any():
+            return logits
+        safe = self._safe(images)
+        usual = np.abs(images).reshape(len(images), -1).max(axis=1) <= self._largest
+        if np.any(lost & usual & np.isfinite(safe).all(axis=1)):
+            raise Fault("it answered with what are no numbers")
+        return safe
 
     @property
     def on_device(self) -> bool:

@@ -43,11 +43,17 @@ def brought_images(directory: Path, split: str, *, start: int, limit: int) -> Pa
                 index=number,
                 label=classes[pack.index.label[number]],
                 path=paths[number],
-                png=_png(decode_original(pack.image(number))),
+                png=_png(_original(pack, number)),
             )
             for number in chosen
         ]
     return _page(items, start=start, total=len(numbers))
+
+
+def _original(pack: Pack, number: int) -> Pixels:
+    """An image of any size: the limit that counts was that of whoever took it in."""
+    pixels = int(pack.index.width[number]) * int(pack.index.height[number])
+    return decode_original(pack.image(number), max_pixels=pixels)
 
 
 def _within_budget(pack: Pack, numbers: Sequence[int]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from codecs import utf_8_decode
 from pathlib import Path
 
 # As much as is read at once, and the longest line.
@@ -26,7 +27,8 @@ def lines_after(path: Path, offset: int, *, finished: bool) -> list[tuple[int, s
     """
     try:
         with path.open("rb") as log:
-            log.seek(min(offset, log.seek(0, os.SEEK_END)))
+            size = log.seek(0, os.SEEK_END)
+            log.seek(min(offset, size))
             chunk = log.read(CHUNK)
     except FileNotFoundError:
         return []
@@ -35,8 +37,11 @@ def lines_after(path: Path, offset: int, *, finished: bool) -> list[tuple[int, s
     for line in chunk.splitlines(keepends=True):
         last = offset + len(line) == end
         # What ends with a carriage return may go on with a line feed.
-        if last and not line.endswith(b"\n") and not finished and len(line) < CHUNK:
+        whole = not last or line.endswith(b"\n") or (finished and end >= size)
+        if not whole and len(line) < CHUNK:
             break
-        offset += len(line)
-        found.append((offset, line.rstrip(b"\r\n").decode(errors="replace")))
+        bare = line.rstrip(b"\r\n")
+        text, read = utf_8_decode(bare, "replace", whole)  # half a character at the end of a part is of the next
+        offset += len(line) - len(bare) + read
+        found.append((offset, text))
     return found

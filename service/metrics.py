@@ -172,7 +172,7 @@ def _of_cache(cache: CacheStats) -> Iterator[Metric]:
     yield _gauge("model_cache_pinned", "Models that stay whatever else is loaded.", cache.pinned)
     yield _gauge("model_cache_loading", "Models that are being loaded.", cache.loading)
     yield _counter("model_cache_hits", "Uses of a model that was loaded.", cache.hits)
-    yield _counter("model_cache_misses", "Uses of a model that was not loaded.", cache.misses)
+    yield _counter("model_cache_misses", "Loads of a model that was not there.", cache.misses)
     yield _counter("model_cache_evictions", "Models that were unloaded.", cache.evictions)
     yield _counter("model_cache_failures", "Models that could not be loaded.", cache.failures)
 

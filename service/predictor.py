@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from formats.files import DamagedFiles
 from formats.images import BadImage, ImageShape, count_pixels, decode_image, decode_small, resize_pixels
 from inference.answers import AnswerRule, Prediction, answers
 from inference.batching import Batcher
@@ -25,12 +26,17 @@ from service.problems import ImageProblem
 from service.references import References
 from specs.settings import Settings
 from store.database import Database
+from store.errors import NotFound
 
 DECODERS = 2
 QUICK_BYTES = 32 * 1024
 QUICK_PIXELS = 128 * 128
 QUICK_VALUES = 64 * 64 * 3
+QUICK_ANSWERS = 2000
 LOADERS = 2
+
+# What a model ends in that is deleted while it is asked, or read.
+GONE = (NotFound, DamagedFiles)
 
 R = TypeVar("R")
 
@@ -52,16 +58,35 @@ class Predictor:
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
         self._runner = ThreadPoolExecutor(1, "predict")
         self._loaders = ThreadPoolExecutor(LOADERS, "load")
-        self._references = References(database, self._loaders)
+        self._loads: dict[str, asyncio.Task[LoadedModel]] = {}
+        self._on_load: list[Callable[[str], object]] = []
+        # Apart from loads, which take seconds: requests for models that are there wait for what a reference means.
+        self._lookups = ThreadPoolExecutor(1, "look up")
+        self._references = References(database, self._lookups)
 
     async def model(self, reference: str) -> LoadedModel:
         """The model behind an id, alias or name, loaded; NotFound, or NotReady while its job runs."""
-        return await self.loaded(await self.resolve(reference))
+        return await self.follow(reference, self.loaded)
+
+    async def follow(self, reference: str, ask: Callable[[str], Awaitable[R]]) -> R:
+        """What is asked of the model, by its id, that a reference means.
+
+        If it goes meanwhile the reference is looked up once more: it may be deleted, or its alias have moved.
+        """
+        model_id = await self.resolve(reference)
+        try:
+            return await ask(model_id)
+        except GONE:
+            now = await self.resolve(reference, anew=True)
+            if now == model_id:
+                raise
+            return await ask(now)
 
     async def loaded(self, model_id: str) -> LoadedModel:
         """The model of an id, which was resolved before."""
         model = self._cache.peek(model_id)
-        return await self._in(self._loaders, self._cache.get, model_id) if model is None else model
+        # Not broken off with the request that asked first: others wait for the same.
+        return await asyncio.shield(self._loading(model_id)) if model is None else model
 
     async def resolve(self, reference: str, *, anew: bool = False) -> str:
         """The id behind an id, alias or name; `anew` as the database has it now."""
@@ -69,19 +94,26 @@ class Predictor:
 
     async def decode(self, model: LoadedModel, files: Sequence[bytes], *path: str | int) -> list[NDArray[np.uint8]]:
         """The pixels of image files as the model wants them; ImageProblem names the first that is bad."""
-        started = time.perf_counter()
-        pixels = self._decode_now(model, files, path)
-        if pixels is None:
-            pixels = await self._in(self._decoders, self._decode, model, files, path)
-        self.statistics(model.manifest.id).count_input(len(files), time.perf_counter() - started)
+        counts, started = self.statistics(model.manifest.id), time.perf_counter()
+        try:
+            pixels = self._decode_now(model, files, path)
+            if pixels is None:
+                pixels = await self._in(self._decoders, self._decode, model, files, path)
+        except BaseException:
+            counts.fail.add(time.perf_counter() - started)
+            raise
+        counts.count_input(len(files), time.perf_counter() - started)
         return pixels
 
     async def fit(self, model: LoadedModel, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """Raw pixels (N, H, W, C) brought to the size and channels that the model wants, by the image rule."""
-        shape = model.manifest.preprocessing.shape
+        shape, started = model.manifest.preprocessing.shape, time.perf_counter()
         if pixels.shape[1:] == (shape.size, shape.size, shape.channels):
-            return list(pixels)
-        return await self._in(self._decoders, _resized, pixels, shape)
+            fitted = list(pixels)
+        else:
+            fitted = await self._in(self._decoders, _resized, pixels, shape)
+        self.statistics(model.manifest.id).count_input(len(fitted), time.perf_counter() - started)
+        return fitted
 
     async def predict(
         self, model: LoadedModel, images: Sequence[NDArray[np.uint8]], rule: AnswerRule
@@ -89,7 +121,11 @@ class Predictor:
         """What the rule tells of each image."""
         logits = await self.logits(model, images)
         started = time.perf_counter()
-        found = answers(logits, model.manifest, rule)
+        told = min(rule.top_k, logits.shape[1]) if rule.coverage is None else logits.shape[1]
+        if len(logits) * told <= QUICK_ANSWERS:
+            found = answers(logits, model.manifest, rule)
+        else:
+            found = await self._in(self._decoders, answers, logits, model.manifest, rule)
         self.statistics(model.manifest.id).count_output(len(found), time.perf_counter() - started)
         return found
 
@@ -121,14 +157,25 @@ class Predictor:
     async def load(self, reference: str, *, pin: bool = False) -> LoadedModel:
         """Has a model in memory, and its network run once; pinned, it stays until it is unloaded."""
         model = await self.model(reference)
-        if pin:
-            self._cache.pin(model.manifest.id)
+        return await self._pinned(model.manifest.id) if pin else model
+
+    async def _pinned(self, model_id: str) -> LoadedModel:
+        self._cache.pin(model_id)
+        try:
             # What left the memory while it was being loaded is loaded again, and stays.
-            model = await self.model(model.manifest.id)
-        return model
+            return await self.model(model_id)
+        except BaseException:
+            if not self._cache.holds(model_id):  # it was deleted meanwhile
+                self._cache.unpin(model_id)
+            raise
+
+    def on_load(self, told: Callable[[str], object]) -> None:
+        """`told` hears of each model that comes into memory, on the event loop."""
+        self._on_load.append(told)
 
     def unload(self, model_id: str) -> bool:
         """Drops a model from memory; requests that are under way end on it. Whether it was there."""
+        self._loads.pop(model_id, None)  # who comes from now on does not wait for what is not kept
         return self._cache.evict(model_id)
 
     def is_loaded(self, model_id: str) -> bool:
@@ -166,13 +213,13 @@ class Predictor:
     def forget(self, model_id: str) -> None:
         """Unloads a model that was deleted, with every reference to it and what was counted of it."""
         self._references.forget(model_id)
-        self._cache.evict(model_id)
+        self.unload(model_id)
         self._statistics.pop(model_id, None)
 
     async def reload(self, model_id: str) -> None:
         """Loads a model anew if it is loaded: it is served elsewhere now. What is under way ends where it began."""
         pinned = self._cache.is_pinned(model_id)
-        if self._cache.evict(model_id):
+        if self.unload(model_id):
             await self.load(model_id, pin=pinned)
 
     def forget_references(self) -> None:
@@ -183,11 +230,28 @@ class Predictor:
         """Ends all threads; whoever still waits for an answer is told so."""
         for _, batcher in list(self._batchers.values()):
             await batcher.close()
-        for pool in (self._decoders, self._runner, self._loaders):
+        for pool in (self._decoders, self._runner, self._loaders, self._lookups):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., R], *arguments: Any) -> R:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+    def _loading(self, model_id: str) -> asyncio.Task[LoadedModel]:
+        """One load for all who wait for a model: they hold no thread meanwhile, which others' loads need."""
+        known = self._loads.get(model_id)
+        if known is not None:
+            return known
+        task = asyncio.get_running_loop().create_task(self._in(self._loaders, self._cache.get, model_id))
+        self._loads[model_id] = task
+        task.add_done_callback(lambda done: self._load_ended(model_id, done))
+        return task
+
+    def _load_ended(self, model_id: str, task: asyncio.Task[LoadedModel]) -> None:
+        failed = task.cancelled() or task.exception() is not None  # looked at: whoever waited for it may be gone
+        if self._loads.get(model_id) is task:
+            del self._loads[model_id]
+            for told in self._on_load if not failed else ():
+                told(model_id)
 
     def _evicted(self, model_id: str, model: LoadedModel) -> None:
         """From whatever thread dropped the model: its batchers go too, when whoever waits in them has been served."""

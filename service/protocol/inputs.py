@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from formats.images import MAX_SIDE
 from inference.answers import NonFiniteLogits
 from inference.models import LoadedModel
 from service.house import House
@@ -29,9 +30,11 @@ NOT_FINITE = "The network's output for these values is not finite. Send values t
 async def predict_logits(house: House, model: LoadedModel, tensor: Tensor) -> NDArray[np.float32]:
     """Logits (N, classes) of the images in a tensor."""
     started = time.perf_counter()
-    images = await _READERS[tensor.datatype](house, model, tensor)
-    if tensor.datatype != BYTES:  # files are counted by who decodes them
-        house.predictor.statistics(model.manifest.id).compute_input.add(time.perf_counter() - started, len(images))
+    try:
+        images = await _READERS[tensor.datatype](house, model, tensor)
+    except BadRequest:  # what is no image is counted by who decodes it
+        house.predictor.statistics(model.manifest.id).fail.add(time.perf_counter() - started)
+        raise
     try:
         return _finite(await house.predictor.logits(model, images))
     except NonFiniteLogits:
@@ -46,14 +49,15 @@ def _finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return logits
 
 
-async def _read_network_input(_: House, model: LoadedModel, tensor: Tensor) -> Images:
-    rule = model.manifest.preprocessing
+async def _read_network_input(house: House, model: LoadedModel, tensor: Tensor) -> Images:
+    rule, started = model.manifest.preprocessing, time.perf_counter()
     wanted = (rule.channels, rule.image_size, rule.image_size)
     values = cast(NDArray[np.float32], tensor.values)
     if tensor.shape[1:] != wanted:
         raise BadRequest(f"The shape of an FP32 input of this model is [N, {', '.join(map(str, wanted))}].")
     if not np.isfinite(values).all():
         raise BadRequest("The input holds NaN or infinity.")
+    house.predictor.statistics(model.manifest.id).count_input(len(values), time.perf_counter() - started)
     return list(values)
 
 
@@ -63,6 +67,8 @@ async def _read_pixels(house: House, model: LoadedModel, tensor: Tensor) -> Imag
         raise BadRequest("The shape of a UINT8 input is [N, height, width, channels], with 1 or 3 channels.")
     if math.prod(shape[:3]) > house.settings.max_pixels:
         raise BadRequest(f"The images of a request may have {house.settings.max_pixels:,} pixels in all.")
+    if max(shape[1:3]) > MAX_SIDE:
+        raise BadRequest(f"An image has at most {MAX_SIDE:,} pixels along a side. Scale it down.")
     return await house.predictor.fit(model, cast(NDArray[np.uint8], tensor.values))
 
 

@@ -28,6 +28,8 @@ from store.database import Database
 from store.errors import NotFound
 
 NOTHING = ModelStatistics()
+# Below /v2/models: the statistics of all models, whatever a model is called.
+NO_MODELS = {"stats"}
 BROKEN = (DamagedFiles, GoldenMismatch, CannotRun)
 
 
@@ -38,15 +40,14 @@ class Repository:
         self._database = database
         self._predictor = predictor
         self._unloaded: set[str] = set()
+        predictor.on_load(self._unloaded.discard)
 
     async def model(self, reference: str) -> LoadedModel:
         """The model behind an id, alias or name, in memory; UnknownModel if there is none."""
         try:
-            model = await self._predictor.model(reference)
+            return await self._predictor.model(reference)
         except NotFound:
             raise UnknownModel from None
-        self._unloaded.discard(model.manifest.id)
-        return model
 
     async def check_ready(self, reference: str) -> None:
         """Brings a model into memory, unless a client took it out; then BadRequest."""
@@ -105,7 +106,7 @@ class Repository:
         """Each model's id with what a client may call it."""
         with self._database.read() as session:
             rows = models.list_names(session)
-            taken = {row.alias for row, _ in aliases.list_aliases(session)}
+            taken = {row.alias for row, _ in aliases.list_aliases(session)} | NO_MODELS
         return _reachable(rows, taken)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from formats.files import DamagedFiles
 from ingest.folders import OutsideRoots, resolve_below
 from service import examples
 from service.content import Reception
@@ -33,6 +35,8 @@ from specs.torchvision_sets import TORCHVISION_SETS
 from store import datasets
 from store.database import Session
 from store.tables import Dataset
+
+Content = TypeVar("Content")
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -185,7 +189,7 @@ def get_preview(reference: str, house: TheHouse) -> Response:
     if builtin is not None:
         data = builtin_preview(builtin)
     else:
-        data = (house.artifacts.dataset(_ready(house.database, reference).id) / "preview.png").read_bytes()
+        data = _read(house, reference, lambda directory: (directory / "preview.png").read_bytes())
     return Response(data, media_type="image/png", headers={"X-Content-Type-Options": "nosniff"})
 
 
@@ -198,8 +202,17 @@ def list_images(
     builtin = find_builtin(reference)
     if builtin is not None:
         return builtin_images(builtin, split, start=start, limit=limit)
-    directory = house.artifacts.dataset(_ready(house.database, reference).id)
-    return brought_images(directory, split, start=start, limit=limit)
+    return _read(house, reference, partial(brought_images, split=split, start=start, limit=limit))
+
+
+def _read(house: House, reference: str, read: Callable[[Path], Content]) -> Content:
+    """What is read of a stored data set; NotFound if it is deleted meanwhile, DamagedFiles if files are missing."""
+    dataset_id = _ready(house.database, reference).id
+    try:
+        return read(house.artifacts.dataset(dataset_id))
+    except (FileNotFoundError, DamagedFiles) as error:
+        _ready(house.database, dataset_id)
+        raise DamagedFiles("Files of the data set are missing or damaged.") from error
 
 
 def _ready(database: TheDatabase, reference: str) -> Dataset:

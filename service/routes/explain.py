@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from service import deadlines
 from service.explainer import Method, Question
 from service.heatmap import LARGEST_SIDE, LEAST_SIDE, USUAL_SIDE
-from service.house import TheHouse
+from service.house import House, TheHouse
 from service.problems import SOME_FIELDS, BadField, BadFields
 from service.routes.predict import BODY
 from service.uploads import Upload, read_upload
@@ -42,7 +44,7 @@ ANSWER: dict[int | str, Any] = {
     summary="Show where in an image a class is seen",
     response_class=Response,
     responses=ANSWER,
-    openapi_extra=BODY,
+    openapi_extra=BODY | {"parameters": [*BODY["parameters"], deadlines.PARAMETER]},
 )
 async def explain(
     reference: str,
@@ -77,10 +79,18 @@ async def explain(
     `auto` takes the class activation map where the network ends in global average pooling and one linear layer, and
     has three places or more along a side there; else it covers the image place by place and tells what that takes.
     """
-    upload = _one_image(await read_upload(request))
+    question = Question(None, method, size, overlay)
+    async with deadlines.deadline(request):
+        upload = _one_image(await read_upload(request))
+        return await house.predictor.follow(
+            reference, lambda model_id: _explained(house, model_id, upload, wanted, question)
+        )
+
+
+async def _explained(house: House, model_id: str, upload: Upload, wanted: str | None, question: Question) -> Response:
     predictor = house.predictor
-    model = await predictor.model(reference)
-    question = Question(_index(model.manifest.classes, wanted), method, size, overlay)
+    model = await predictor.loaded(model_id)
+    question = replace(question, index=_index(model.manifest.classes, wanted))
     if upload.pixels is None:
         images = await predictor.decode(model, upload.files, *upload.path)
     else:

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from inference.exporting import export
 from service.house import House, TheHouse
@@ -21,6 +21,20 @@ from store import models
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 ZIP: dict[int | str, Any] = {200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}}
+
+# Each archive is made anew and differs in its times: parts of two would be no archive.
+RANGES = frozenset({b"range", b"if-range"})
+
+
+class PassingFile(FileResponse):
+    """A file that is sent whole, and is gone with its folder afterwards, sent or not."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if name not in RANGES]
+        try:
+            await super().__call__({**scope, "headers": headers}, receive, send)
+        finally:
+            await run_in_threadpool(shutil.rmtree, Path(self.path).parent, ignore_errors=True)
 
 
 @router.get(
@@ -42,12 +56,7 @@ async def export_model(
     names of PyTorch's state dict and the network as a program of plain PyTorch; quantized models have none.
     """
     path, name = await run_in_threadpool(_export, house, reference, form)
-    return FileResponse(
-        path,
-        media_type="application/zip",
-        filename=name,
-        background=BackgroundTask(shutil.rmtree, path.parent, ignore_errors=True),
-    )
+    return PassingFile(path, headers={"Accept-Ranges": "none"}, media_type="application/zip", filename=name)
 
 
 def _export(house: House, reference: str, form: str) -> tuple[Path, str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 
 from service import deadlines
 from service.choice import Wish, choose
 from service.house import House, TheHouse
+from service.predictor import GONE
 from service.problems import NotReady
-from service.routes.predict import BODY, GONE, PredictQuery, answer_upload
+from service.routes.predict import BODY, PredictQuery, answer_upload, respond
 from service.schemas import ChosenPredictions
 from service.uploads import Upload, read_upload
 
@@ -41,7 +42,7 @@ async def predict(
     request: Request,
     house: TheHouse,
     query: Annotated[FamilyQuery, Query()],
-) -> JSONResponse:
+) -> Response:
     """Takes the same bodies as a model, and names the one that answered in `chosen`.
 
     The most accurate within the budget; with a minimum and no budget the fastest that reaches it. 422 when none
@@ -49,7 +50,7 @@ async def predict(
     """
     async with deadlines.deadline(request):
         upload = await read_upload(request)
-        return JSONResponse(await _answer(house, family, upload, query))
+        return await respond(await _answer(house, family, upload, query))
 
 
 async def _answer(house: House, family: str, upload: Upload, query: FamilyQuery) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Each route of a model is there twice, with and without a version; there is one v
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -41,6 +42,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": schemas.Refusal, "description": "What is wrong here."},
 }
 
+# An answer of so many numbers is written at once; in a thread it would take longer.
+QUICK_VALUES = 2048
+
 ANY_VERSION = "/v2/models/{model}"
 ONE_VERSION = ANY_VERSION + "/versions/{version}"
 
@@ -74,17 +78,21 @@ async def infer(request: Request) -> Response:
     model = await house.repository.model(name)
     asked = await _read(body, request.headers.get(HEADER_LENGTH), _max_images(house))
     logits = await predict_logits(house, model, asked.tensor)
-    answer = _answer(house, name, model, asked, logits)
+    answer = await _answer(house, name, model, asked, logits)
     return await _respond(answer, request.headers.get("accept-encoding", ""))
 
 
-def _answer(house: House, name: str, model: LoadedModel, asked: InferRequest, logits: NDArray[np.float32]) -> Answer:
+async def _answer(
+    house: House, name: str, model: LoadedModel, asked: InferRequest, logits: NDArray[np.float32]
+) -> Answer:
     started, model_id = time.perf_counter(), model.manifest.id
     head: dict[str, Any] = {"model_name": name, "model_version": VERSION, "parameters": {"model": model_id}}
     if asked.id is not None:
         head["id"] = asked.id
-    answer = write_answer(head, asked.outputs, logits, model.manifest)
-    house.predictor.statistics(model_id).compute_output.add(time.perf_counter() - started, len(logits))
+    write = partial(write_answer, head, asked.outputs, logits, model.manifest)
+    quick = logits.size * len(asked.outputs) <= QUICK_VALUES
+    answer = write() if quick else await run_in_threadpool(write)
+    house.predictor.statistics(model_id).count_output(len(logits), time.perf_counter() - started)
     return answer
 
 

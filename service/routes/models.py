@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Response
@@ -47,7 +48,8 @@ async def change_model(
     """
     model_id = await run_in_threadpool(_find_id, house, reference)
     wishes = changes.model_dump(include={"runtime", "device"}, exclude_none=True)
-    async with house.placing.turn:
+    # A name waits for no trial of another model.
+    async with house.placing.turn if wishes else nullcontext():
         choice = await run_in_threadpool(house.placing.choose, model_id, wishes) if wishes else None
         view = await run_in_threadpool(_change, house, model_id, changes, choice)
     if changes.name is not None:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
-from formats.files import DamagedFiles
 from formats.images import MEDIA_TYPES
 from inference.answers import AnswerRule, coverage_note
 from inference.models import LoadedModel
 from service import deadlines, examples
 from service.house import house_of
-from service.predictor import Predictor
+from service.predictor import QUICK_ANSWERS, Predictor
 from service.quick import QuickRoute, quick_routes
 from service.schemas import Predictions
 from service.uploads import RAW, Base64Images, Upload, read_upload
-from store.errors import NotFound
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
@@ -52,9 +53,6 @@ BODY: dict[str, Any] = {
         },
     },
 }
-
-# What a model ends in that is deleted while it is asked, or read.
-GONE = (NotFound, DamagedFiles)
 
 # What the framework learns from a function's arguments, and does not learn here.
 PREDICTION = {**BODY, "parameters": [REFERENCE, SHAPE, deadlines.PARAMETER]}
@@ -108,14 +106,14 @@ router = APIRouter(prefix="/v1/models", tags=["predictions"], route_class=QuickR
     response_model=Predictions,
     openapi_extra=PREDICTION,
 )
-async def predict(request: Request, _query: Annotated[PredictQuery, Query()] = USUAL) -> JSONResponse:
+async def predict(request: Request, _query: Annotated[PredictQuery, Query()] = USUAL) -> Response:
     """The body: the bytes of one image file, a form with several, JSON with base64, or raw pixels.
 
     Raw pixels are uint8, `application/octet-stream`, with their shape in `X-Shape: count,height,width,channels`.
     """
     query, reference = query_of(request), request.path_params["reference"]
     upload = await read_upload(request)
-    return JSONResponse(await answer_upload(house_of(request).predictor, reference, upload, query))
+    return await respond(await answer_upload(house_of(request).predictor, reference, upload, query))
 
 
 def quick_paths() -> list[Route]:
@@ -123,19 +121,27 @@ def quick_paths() -> list[Route]:
     return list(quick_routes(router.routes))
 
 
-async def answer_upload(predictor: Predictor, reference: str, upload: Upload, query: PredictQuery) -> dict[str, Any]:
-    """What the model behind a reference says of the images of a request, as it is sent.
+async def respond(answer: dict[str, Any]) -> Response:
+    """Predictions as they are sent; of many classes they are written in a thread."""
+    found = answer["predictions"]
+    if sum(len(each["top"]) + len(each.get("label_set", ())) for each in found) <= QUICK_ANSWERS:
+        return JSONResponse(answer)
+    return Response(await run_in_threadpool(_written, answer), media_type="application/json")
 
-    A model that goes while its images are read is looked for once more: it may be deleted, or its alias have moved.
-    """
-    model_id = await predictor.resolve(reference)
-    try:
-        return await _answer(predictor, model_id, upload, query)
-    except GONE:
-        now = await predictor.resolve(reference, anew=True)
-        if now == model_id:
-            raise
-        return await _answer(predictor, now, upload, query)
+
+def _written(answer: dict[str, Any]) -> bytes:
+    """As `JSONResponse` writes it, but image by image: other threads have no turn within one."""
+    predictions = ",".join([_json(each) for each in answer["predictions"]])
+    others = {key: value for key, value in answer.items() if key != "predictions"}
+    return f'{_json(others)[:-1]},"predictions":[{predictions}]}}'.encode()
+
+
+_json = partial(json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+async def answer_upload(predictor: Predictor, reference: str, upload: Upload, query: PredictQuery) -> dict[str, Any]:
+    """What the model behind a reference says of the images of a request, as it is sent."""
+    return await predictor.follow(reference, lambda model_id: _answer(predictor, model_id, upload, query))
 
 
 async def _answer(predictor: Predictor, model_id: str, upload: Upload, query: PredictQuery) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from formats.images import (
     FORMATS,
+    MAX_SIDE,
     BadImage,
     ImageShape,
     count_pixels,
@@ -301,6 +302,15 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded() -> None:
         with pytest.raises(BadImage) as caught:
             decode(bomb)
         assert caught.value.reason == "too_large"
+
+
+@pytest.mark.parametrize("size", [(MAX_SIDE + 1, 1), (1, MAX_SIDE + 1)])
+def test_a_side_that_would_take_far_more_memory_than_its_pixels_is_refused(size: tuple[int, int]) -> None:
+    for decode in (decode_original, count_pixels, lambda data: decode_image(data, GREY)):
+        with pytest.raises(BadImage, match="65,535 along a side") as caught:
+            decode(handmade_png(*size))
+        assert caught.value.reason == "too_large"
+    assert decode_image(handmade_png(*(min(side, MAX_SIDE) for side in size)), GREY).shape[2] == 1
 
 
 @pytest.mark.parametrize("warned", ["default", "error"])

@@ -210,6 +210,24 @@ def test_a_fault_is_answered_by_the_cpu_and_the_device_is_not_asked_again(fault)
     assert not bench.network.on_device
 
 
+def test_values_that_no_device_can_compute_with_are_no_fault_of_it(publish, pixels, told):
+    published = publish()
+    model = up(published.directory, fake("right"), told, HALF)
+    images = model.normalise(pixels(3, 3))
+    absurd = images.copy()
+    absurd[1] = 3e38
+    answers = model.network(absurd)
+    assert np.isfinite(answers).all(axis=1).tolist() == [True, False, True]
+    # Half precision ends at 65504, which single precision computes with.
+    LATER["alter"] = lambda logits, _half: np.where(np.abs(logits) > 65504, np.float32("inf"), logits)
+    assert np.isfinite(model.network(images * np.float32(1e6))).all()
+    assert (told, model.network.on_device) == ([], True)
+    LATER["alter"] = lambda logits, _half: logits * np.float32("nan")
+    np.testing.assert_allclose(model.network(images), published.expected(pixels(3, 3)), rtol=1e-4, atol=1e-4)
+    assert [(fault.reason, fault.lasting) for fault in told] == [("it answered with what are no numbers", True)]
+    assert not model.network.on_device
+
+
 def test_a_fault_of_one_model_ends_the_graphics_for_all(publish, pixels, told):
     published, images = publish(), pixels(5, 3)
     graphics = Graphics(fake("right"), told=told.append)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import shutil
@@ -17,11 +18,19 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
+from formats.images import decode_original
 from service.app import create_app
 from specs.settings import Settings
 from specs.torchvision_sets import TORCHVISION_SETS
+from store import datasets
+from store.artifacts import Artifacts
+from store.database import Database
+from store.tables import Dataset
 from tests.conftest import LOOPBACK, new_home, wait_for
+from tests.ingest.samples import folders, made
 from tests.problems import problem_of
 from tests.service.server import Server
 
@@ -275,6 +284,54 @@ def test_only_a_ready_data_set_is_trained_on(api: TestClient) -> None:
     assert (error["pointer"], "uploading" in error["message"]) == ("#/dataset", True)
     for path in ("preview.png", "images"):
         problem_of(api.get(f"/v1/datasets/cats/{path}"), 409)
+
+
+@pytest.fixture
+def pets(api: TestClient, settings: Settings) -> Path:
+    """The directory of a data set that is ready."""
+    directory = Artifacts(settings.home).dataset("ds_1")
+    made(directory, folders({"cat": 3, "dog": 3}))
+    database = Database.of(settings)
+    with database.write() as session:
+        session.add(Dataset(id="ds_1", name="pets", version=1, status="ready", spec={}))
+    database.close()
+    return directory
+
+
+def test_images_over_the_usual_limit_are_shown(api: TestClient, pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever took them in had another one."""
+    monkeypatch.setitem(decode_original.__kwdefaults__ or {}, "max_pixels", 5)
+    page = api.get("/v1/datasets/pets/images?split=train")
+    assert page.status_code == 200, page.text
+    with Image.open(io.BytesIO(base64.b64decode(page.json()["items"][0]["png"]))) as image:
+        assert image.size == (5, 4)
+
+
+@pytest.mark.parametrize("what", ["preview.png", "images"])
+def test_a_data_set_that_is_deleted_while_it_is_read_is_not_found(
+    api: TestClient, settings: Settings, pets: Path, what: str
+) -> None:
+    database = Database.of(settings)
+
+    def delete(*arguments: Any) -> None:
+        if pets.exists() and "FROM datasets" in arguments[2]:  # it has been looked up, and is about to be read
+            shutil.rmtree(pets)
+            with database.write() as session:
+                datasets.delete(session, "ds_1", force=True)
+
+    event.listen(Engine, "after_cursor_execute", delete)
+    try:
+        problem_of(api.get(f"/v1/datasets/pets/{what}"), 404)
+    finally:
+        event.remove(Engine, "after_cursor_execute", delete)
+        database.close()
+
+
+@pytest.mark.parametrize("what", ["preview.png", "images"])
+def test_a_data_set_whose_files_are_missing_says_so(api: TestClient, pets: Path, what: str) -> None:
+    for path in pets.iterdir():
+        path.unlink()
+    assert "missing" in problem_of(api.get(f"/v1/datasets/pets/{what}"), 503)["detail"]
 
 
 def test_the_built_in_set_is_shown_like_others(api: TestClient) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,10 +24,11 @@ from PIL import Image
 from inference.batching import QueueFull
 from inference.explaining import ActivationMaps, load_activation_maps
 from inference.models import load_model
-from service import examples
+from service import deadlines, examples
 from service.app import create_app
 from service.explainer import MOST_WAITING, Explainer, Question
 from service.heatmap import colours, heat_picture
+from service.routes.explain import router
 from service.uploads import Upload
 from specs.settings import Settings
 from store.artifacts import Artifacts
@@ -260,6 +262,19 @@ def test_a_model_deleted_while_it_explains_answers_or_is_not_found(pooling_api: 
     assert set(statuses) <= {200, 204, 404}
     assert statuses[-1] == 404
     assert networks_in_memory() == before
+
+
+def test_an_explanation_that_comes_too_late_is_told_as_such(trained_api: TestClient, seven: bytes) -> None:
+    address = "/v1/models/tiny/explain"
+    # The model has yet to be loaded, runtime and all, which takes far longer.
+    late = trained_api.post(address, content=seven, headers=PNG | {"x-timeout-ms": "1"})
+    assert "1 ms" in problem_of(late, 504)["detail"]
+    assert trained_api.post(address, content=seven, headers=PNG | {"x-timeout-ms": "60000"}).status_code == 200
+    bad = trained_api.post(address, content=seven, headers=PNG | {"x-timeout-ms": "soon"})
+    problem_of(bad, 422, "#/header:X-Timeout-Ms")
+    (route,) = router.routes
+    assert isinstance(route, APIRoute)
+    assert deadlines.PARAMETER in (route.openapi_extra or {})["parameters"]
 
 
 def test_more_than_can_wait_are_asked_to_come_again(trained_settings: Settings, trained_api: TestClient) -> None:

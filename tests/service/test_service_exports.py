@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -16,8 +17,9 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from inference.exporting import EXPORT_FORMS
+from service.app import create_app
 from specs.settings import Settings
-from tests.conftest import png
+from tests.conftest import LOOPBACK, png
 from tests.problems import problem_of
 
 # What was exported once, by its form: all copies of the model are alike, and a program of PyTorch takes seconds.
@@ -106,6 +108,31 @@ def test_weights_are_dense_and_bear_their_names(trained_api: TestClient, tmp_pat
 def test_nothing_is_left_behind(trained_api: TestClient, trained_settings: Settings) -> None:
     assert trained_api.get("/v1/models/tiny/export?format=onnx").status_code == 200
     problem_of(trained_api.get("/v1/models/tiny/export?format=pickle"), 404)
+    assert not list((trained_settings.home / "scratch").iterdir())
+
+
+@pytest.mark.parametrize("span", ["bytes=0-9", "bytes=99999999-", "lines=1"])
+def test_an_archive_is_sent_whole(trained_api: TestClient, trained_settings: Settings, span: str) -> None:
+    whole = trained_api.get("/v1/models/tiny/export", headers={"range": span})
+    assert whole.status_code == 200
+    assert whole.headers["accept-ranges"] == "none"
+    assert ZipFile(io.BytesIO(whole.content)).testzip() is None
+    assert not list((trained_settings.home / "scratch").iterdir())
+
+
+def test_nothing_is_left_of_what_could_not_be_sent(trained_settings: Settings) -> None:
+    app = create_app(trained_settings)
+
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        async def fail(message: Any) -> None:
+            if message.get("body"):
+                raise OSError("The connection broke.")
+            await send(message)
+
+        await app(scope, receive, fail if scope["type"] == "http" else send)
+
+    with TestClient(broken, base_url=LOOPBACK) as api, pytest.raises(OSError, match="broke"):
+        api.get("/v1/models/tiny/export")
     assert not list((trained_settings.home / "scratch").iterdir())
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from inference.models import LoadedModel, load_model
+from service import references
 from service.app import create_app
+from service.predictor import LOADERS, Predictor
 from specs.settings import Settings
+from store import models
+from store.artifacts import Artifacts
+from store.database import Database
+from store.errors import NotFound
 from tests.conftest import LOOPBACK, wait_for
 from tests.problems import problem_of
 
@@ -129,3 +139,116 @@ def test_bodies_that_come_slowly_or_break_off_hold_nobody_up(trained_settings: S
         assert b"within 1 seconds" in answer + slow.recv(2000)
         slow.close()
         assert ask(server.api, digit).status_code == 200  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("what", ["/v1/models/prod/predict", "/v1/models/prod/explain", "/v2/models/prod/infer"])
+def test_an_alias_that_moves_is_followed_when_its_model_goes_before_it_is_there(
+    trained_settings: Settings, digit: bytes, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references, "SECONDS", 60.0)
+    with TestClient(create_app(trained_settings), base_url=LOOPBACK) as api:
+        there = api.put("/v1/aliases/prod", json={"model": "tiny"}).json()["model"]
+        assert api.get("/v1/models/prod/load").json() == {"model": there, "loaded": False, "pinned": False}
+        with TestClient(create_app(trained_settings), base_url=LOOPBACK) as other:  # this one does not hear of it
+            left = other.put("/v1/aliases/prod", json={"model": "tiny pruned"}).json()["model"]
+            assert other.delete(f"/v1/models/{there}").status_code == 204
+        if "v2" in what:
+            tensor = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(digit).decode()]}
+            answer = api.post(what, json={"inputs": [tensor]})
+        else:
+            answer = api.post(what, content=digit, headers=PNG)
+        assert answer.status_code == 200, answer.text
+        assert api.get(f"/v1/models/{left}/load").json()["loaded"]
+
+
+class Shelf:
+    """Loads the models of a data folder, those `at_once` at once, the others when they are let go."""
+
+    def __init__(self, settings: Settings, *at_once: str) -> None:
+        self.artifacts = Artifacts(settings.home)
+        self.at_once = set(at_once)
+        self.let_go = threading.Event()
+        self.loads: Counter[str] = Counter()
+
+    def load(self, model_id: str) -> LoadedModel:
+        self.loads[model_id] += 1
+        if model_id not in self.at_once:
+            assert self.let_go.wait(20)
+        return load_model(self.artifacts.model(model_id), threads=1)
+
+
+async def begun(shelf: Shelf, loads: int) -> None:
+    """Goes on when so many loads have begun."""
+    async with asyncio.timeout(10):
+        while shelf.loads.total() < loads:
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def trained(trained_settings: Settings) -> Iterator[Database]:
+    database = Database.of(trained_settings)
+    yield database
+    database.close()
+
+
+def test_models_that_are_being_loaded_hold_up_none_that_is_there(trained_settings: Settings, trained: Database) -> None:
+    async def ask() -> None:
+        shelf = Shelf(trained_settings)
+        predictor = Predictor(trained_settings, trained, shelf.load)
+        there, cold = await predictor.resolve("tiny"), await predictor.resolve("tiny pruned")
+        shelf.at_once.add(there)
+        waiting = [asyncio.create_task(predictor.loaded(cold)) for _ in range(3 * LOADERS)]
+        await asyncio.sleep(0)
+        waiting.pop().cancel()
+        async with asyncio.timeout(10):
+            # Their waiters hold no thread, neither of loads nor of looks at what a reference means.
+            assert (await predictor.loaded(there)).manifest.id == there
+            waiting += [asyncio.create_task(predictor.loaded(f"mdl_{number}")) for number in range(LOADERS)]
+            await asyncio.sleep(0)
+            assert await predictor.resolve("tiny", anew=True) == there
+        shelf.let_go.set()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert len(set(map(id, found[:-LOADERS]))) == 1
+        assert all(isinstance(each, Exception) for each in found[-LOADERS:])
+        assert shelf.loads[cold] == 1
+        await predictor.close()
+
+    asyncio.run(ask())
+
+
+def test_who_comes_after_a_model_was_dropped_gets_it_anew(trained_settings: Settings, trained: Database) -> None:
+    async def ask() -> None:
+        shelf = Shelf(trained_settings)
+        predictor = Predictor(trained_settings, trained, shelf.load)
+        model_id = await predictor.resolve("tiny")
+        before = asyncio.create_task(predictor.loaded(model_id))
+        await begun(shelf, 1)
+        predictor.unload(model_id)
+        after = asyncio.create_task(predictor.loaded(model_id))
+        await begun(shelf, 2)
+        shelf.let_go.set()
+        assert await before is not await after
+        assert await predictor.loaded(model_id) is await after
+        await predictor.close()
+
+    asyncio.run(ask())
+
+
+def test_a_model_deleted_while_it_is_pinned_leaves_no_pin(trained_settings: Settings, trained: Database) -> None:
+    async def ask() -> None:
+        shelf = Shelf(trained_settings)
+        predictor = Predictor(trained_settings, trained, shelf.load)
+        model_id = await predictor.resolve("tiny")
+        pinning = asyncio.create_task(predictor.load(model_id, pin=True))
+        await begun(shelf, 1)
+        predictor.forget(model_id)
+        with trained.write() as session:
+            models.delete_model(session, model_id)
+        shelf.let_go.set()
+        with pytest.raises(NotFound):
+            await pinning
+        assert not predictor.is_pinned(model_id)
+        assert predictor.cache_stats().pinned == 0
+        await predictor.close()
+
+    asyncio.run(ask())

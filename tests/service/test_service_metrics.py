@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import sqlite3
 from contextlib import closing
@@ -147,6 +148,46 @@ def test_a_model_shows_what_its_predictions_took(trained_api: TestClient, seven:
         name = "pruneyard_model_stage_duration_seconds"
         assert value_of(series, f"{name}_count", model=model, stage=stage) == counts[stage]
         assert value_of(series, f"{name}_sum", model=model, stage=stage) > 0
+
+
+@pytest.mark.parametrize("form", ["bytes", "pixels", "floats", "raw", "odd raw"])
+def test_all_forms_of_images_show_in_the_same_stages(trained_api: TestClient, seven: bytes, form: str) -> None:
+    model = trained_api.get("/v1/models/tiny").json()["id"]
+    tensors: dict[str, dict[str, Any]] = {
+        "bytes": {"datatype": "BYTES", "shape": [1], "data": [base64.b64encode(seven).decode()]},
+        "pixels": {"datatype": "UINT8", "shape": [1, 8, 8, 1], "data": [0] * 64},
+        "floats": {"datatype": "FP32", "shape": [1, 1, 8, 8], "data": [0.0] * 64},
+    }
+    if form in tensors:
+        given = trained_api.post("/v2/models/tiny/infer", json={"inputs": [{"name": "images", **tensors[form]}]})
+    else:
+        side = 8 if form == "raw" else 9
+        headers = {"content-type": "application/octet-stream", "x-shape": f"1,{side},{side},1"}
+        given = trained_api.post("/v1/models/tiny/predict", content=bytes(side * side), headers=headers)
+    assert given.status_code == 200, given.text
+    series = scraped(trained_api)
+    for stage in STAGES:
+        name = "pruneyard_model_stage_duration_seconds_count"
+        assert value_of(series, name, model=model, stage=stage) == 1, stage
+    (counted,) = trained_api.get("/v2/models/tiny/stats").json()["model_stats"]
+    assert {counted["inference_stats"][stage]["count"] for stage in STAGES} == {1}
+
+
+def test_what_is_no_image_is_a_failure_of_the_model_it_was_sent_to(trained_api: TestClient, seven: bytes) -> None:
+    model = trained_api.get("/v1/models/tiny").json()["id"]
+    tensors: list[dict[str, Any]] = [
+        {"datatype": "BYTES", "shape": [1], "data": ["Tm8gaW1hZ2U="]},
+        {"datatype": "UINT8", "shape": [2, 32], "data": [0] * 64},
+        {"datatype": "FP32", "shape": [1, 1, 9, 9], "data": [0.0] * 81},
+    ]
+    for tensor in tensors:
+        refused = trained_api.post("/v2/models/tiny/infer", json={"inputs": [{"name": "images", **tensor}]})
+        assert 400 <= refused.status_code < 500
+    for files in ([("image", b"no image")], [("image", seven), ("image", seven[:40])]):
+        assert trained_api.post("/v1/models/tiny/predict", files=files).status_code in {415, 422}
+    series = scraped(trained_api)
+    assert value_of(series, "pruneyard_model_requests_total", model=model, outcome="failure") == 5
+    assert value_of(series, "pruneyard_model_requests_total", model=model, outcome="success") == 0
 
 
 def test_a_deleted_model_leaves_the_series(trained_api: TestClient, seven: bytes) -> None:

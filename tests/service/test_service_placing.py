@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -83,6 +84,23 @@ def test_a_name_can_be_changed_and_counts_at_once(
     problem_of(trained_api.post(f"{TINY}/predict", content=image, headers=PNG), 404)
     assert trained_api.patch("/v1/models/tiniest", json={}).json() == renamed
     assert trained_api.patch("/v1/models/tiniest", json={"name": None, "device": None}).json() == renamed
+
+
+def test_a_name_does_not_wait_for_the_trial_of_another_model(trained_api: TestClient) -> None:
+    turn = cast(Any, trained_api.app).state.house.placing.turn
+    portal = trained_api.portal
+    assert portal is not None
+    portal.call(turn.acquire)
+    with ThreadPoolExecutor(1) as other:
+        renamed = other.submit(trained_api.patch, TINY, json={"name": "tiniest"})
+        done, _ = wait({renamed}, 10)
+
+        async def release() -> None:
+            turn.release()
+
+        portal.call(release)
+        assert done
+        assert renamed.result().json()["name"] == "tiniest"
 
 
 @pytest.mark.parametrize(

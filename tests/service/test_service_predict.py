@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import json
 import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 from PIL import Image, ImageOps
 
+from formats.images import MAX_SIDE
 from service import examples
+from service.routes.predict import respond
+from service.uploads import PIECE, read_upload
 from specs.settings import Settings
 from tests.conftest import LOOPBACK, png
 from tests.problems import problem_of
@@ -183,7 +189,7 @@ def test_the_pixels_of_a_request_are_limited_in_all(trained_api: TestClient, sev
 
 def test_half_a_character_is_no_text(trained_api: TestClient) -> None:
     headers = {"content-type": "application/json"}
-    problem_of(trained_api.post("/v1/models/tiny/predict", content=b'{"\\ud800":1}', headers=headers), 400)
+    problem_of(trained_api.post("/v1/models/tiny/predict", content=b'{"\\ud800":1}', headers=headers), 422)
     problem_of(trained_api.put("/v1/aliases/x", content=b'{"\\ud800":1}', headers=headers), 400)
     problem_of(trained_api.post("/v1/models/tiny/predict", content=b'{"images":["\\ud800"]}', headers=headers), 422)
 
@@ -218,6 +224,15 @@ def test_raw_pixels_need_a_shape_that_fits(trained_api: TestClient, shape: str |
     problem_of(trained_api.post("/v1/models/tiny/predict", content=bytes(64), headers=headers), 422, "#")
 
 
+def test_raw_pixels_of_a_long_side_are_refused(trained_api: TestClient) -> None:
+    for side, status in ((MAX_SIDE + 1, 422), (MAX_SIDE, 200)):
+        for shape in (f"1,1,{side},1", f"1,{side},1,1"):
+            headers = {"content-type": "application/octet-stream", "x-shape": shape}
+            given = trained_api.post("/v1/models/tiny/predict", content=bytes(side), headers=headers)
+            assert given.status_code == status
+            assert status == 200 or "65,535" in problem_of(given, 422, "#")["errors"][0]["message"]
+
+
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-python-pickle", "", "application/pdf"])
 def test_another_content_type_is_refused(trained_api: TestClient, seven: bytes, content_type: str) -> None:
     response = trained_api.post("/v1/models/tiny/predict", content=seven, headers={"content-type": content_type})
@@ -235,6 +250,74 @@ def test_a_broken_form_is_refused(trained_api: TestClient) -> None:
     )
     assert response.status_code in {400, 422}
     problem_of(response, response.status_code)
+
+
+@pytest.mark.parametrize("charset", ["undefined", "idna"])
+def test_a_charset_that_decodes_nothing_is_refused(trained_api: TestClient, seven: bytes, charset: str) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="xn--0000000"; filename="7"\r\n\r\n%b\r\n--x--\r\n' % seven
+    headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+    response = trained_api.post("/v1/models/tiny/predict", content=body, headers=headers)
+    assert "charset" in problem_of(response, 400)["detail"]
+
+
+async def turns_during(work: Awaitable[Any]) -> int:
+    """How often others had their turn before this was done."""
+    task, turns = asyncio.ensure_future(work), 0
+    while not task.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await task
+    return turns
+
+
+@pytest.mark.parametrize("size", [5, PIECE])
+def test_others_go_on_while_much_json_is_read(size: int) -> None:
+    files = [b"a" * size, b"b" * size]
+    body = json.dumps({"images": [base64.b64encode(data).decode() for data in files]}).encode()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    async def read() -> None:
+        scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+        assert list((await read_upload(Request(scope, receive))).files) == files
+
+    turns = asyncio.run(turns_during(read()))
+    assert turns > 1 if size == PIECE else turns == 1
+
+
+def test_base64_ends_once(trained_api: TestClient) -> None:
+    """Also where it is read in pieces, each of which may end."""
+    for text in ("QQ==QQ==", "A" * (PIECE - 4) + "QQ==" + "A" * 8, "Q" * (PIECE + 1), "=" * 4, "QQ=A"):
+        response = trained_api.post("/v1/models/tiny/predict", json={"images": [text]})
+        assert problem_of(response, 422, "#/images/0")["errors"][0]["message"] == "This is not base64."
+
+
+@pytest.mark.parametrize("images", [1, 40])
+def test_others_go_on_while_many_answers_are_written(images: int) -> None:
+    top = [{"label": "고양이", "index": number, "probability": number / 7} for number in range(100)]
+    answer = {"model": "mdl_1", "predictions": [{"label": "é", "top": top}] * images, "coverage": 0.9}
+
+    async def write() -> None:
+        response = await respond(answer)
+        assert json.loads(bytes(response.body)) == answer
+        assert response.headers["content-type"] == "application/json"
+
+    turns = asyncio.run(turns_during(write()))
+    assert turns > 1 if images > 1 else turns == 1
+
+
+def test_many_answers_are_the_same_as_few(trained_api: TestClient, test_digits: list[tuple[bytes, str]]) -> None:
+    address = "/v1/models/tiny/predict?top_k=1000"
+    images = [data for data, _ in test_digits[:250]]
+    many = trained_api.post(address, files=[("image", data) for data in images]).json()
+    for number in (0, 249):
+        (one,) = trained_api.post(address, content=images[number], headers=PNG).json()["predictions"]
+        assert [top["label"] for top in one["top"][:2]] == [
+            top["label"] for top in many["predictions"][number]["top"][:2]
+        ]
+    body = {"images": [base64.b64encode(data).decode() for data in images]}
+    assert trained_api.post(address, json=body).json() == many
 
 
 @pytest.mark.parametrize("reference", ["nobody", "mdl_0", "..%2f..%2fetc%2fpasswd", "%00", "a%0ab", "x" * 10_000])

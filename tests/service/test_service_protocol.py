@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from fastapi.testclient import TestClient
 
+from formats.images import MAX_SIDE
 from service import examples
 from service.app import create_app
 from service.protocol import bodies
@@ -307,6 +308,14 @@ def test_sizes_that_do_not_add_up_are_refused(trained_api: TestClient) -> None:
     assert answered(trained_api) == good
 
 
+def test_pixels_of_a_long_side_are_refused(trained_api: TestClient) -> None:
+    for side, status in ((MAX_SIDE + 1, 400), (MAX_SIDE, 200)):
+        body, headers = binary(bytes(side), shape=[1, 1, side, 1], datatype="UINT8")
+        given = trained_api.post(INFER, content=body, headers=headers)
+        assert given.status_code == status, given.text
+        assert status == 200 or "65,535" in refusal_of(given, 400)
+
+
 def test_what_is_no_image_is_named_by_its_place(trained_api: TestClient) -> None:
     good = answered(trained_api)
     for data, status in ((b"", 422), (PNG[:50], 422), (b"no image", 415), (png(np.zeros((9000, 9000))), 422)):
@@ -420,6 +429,24 @@ def test_bad_requests_to_load_and_unload_are_refused(trained_api: TestClient) ->
     for dependents in (1, "true"):
         body = {"parameters": {"unload_dependents": dependents}}
         refusal_of(trained_api.post("/v2/repository/models/tiny/unload", json=body), 400)
+
+
+def test_a_model_that_was_brought_back_and_then_had_to_give_way_is_ready_again(trained_settings: Settings) -> None:
+    narrow = trained_settings.model_copy(update={"model_cache_bytes": 0})
+    with TestClient(create_app(narrow), base_url=LOOPBACK) as api:
+        assert api.post("/v2/repository/models/tiny/unload").status_code == 200
+        refusal_of(api.get("/v2/models/tiny/ready"), 400)
+        for name in ("tiny", "tiny pruned"):
+            given = api.post(f"/v1/models/{name}/predict", content=PNG, headers={"content-type": "image/png"})
+            assert given.status_code == 200
+        assert api.get("/v2/models/tiny/ready").status_code == 200
+
+
+def test_a_model_by_the_name_of_the_statistics_is_listed_by_its_id(trained_api: TestClient) -> None:
+    model = trained_api.patch("/v1/models/tiny", json={"name": "stats"}).json()["id"]
+    names = {entry["name"] for entry in trained_api.post("/v2/repository/index").json()}
+    assert names == {model, "tiny pruned"}
+    assert trained_api.get(f"/v2/models/{model}").json()["name"] == model
 
 
 def test_an_unexpected_error_is_one_sentence_too(settings: Settings) -> None:

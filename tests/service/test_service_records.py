@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from service import streams
 from specs.settings import Settings
 from store.artifacts import Artifacts
 from store.database import Database
@@ -91,6 +92,18 @@ def test_lines_of_a_log_are_followed_until_the_job_has_ended(api: TestClient, jo
     lines = lines_of(stream.text)
     assert lines[:3] == ["one", "two", "three"]
     assert "".join(lines[3:]) == "x" * 200_000 + "last"
+
+
+def test_lines_stay_whole_however_much_is_read_at_once(
+    api: TestClient, job: str, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "POLL_SECONDS", 0.0)
+    lines = [f"{number} ".ljust(29, "é") for number in range(3000)]  # 55 bytes or so: none ends where a part does
+    log.write_text("\n".join(lines))
+    api.post(f"/v1/jobs/{job}/cancel")
+    assert lines_of(api.get(f"/v1/jobs/{job}/logs", headers=STREAM).text) == lines
+    log.write_text("x" + "é" * 60_000)
+    assert "".join(lines_of(api.get(f"/v1/jobs/{job}/logs", headers=STREAM).text)) == "x" + "é" * 60_000
 
 
 def test_a_log_is_followed_from_where_it_was_left(api: TestClient, job: str, log: Path) -> None:

@@ -130,7 +130,9 @@ def _process_of(pid: int) -> psutil.Process | None:
 
 def _begin(claim: Claim, log_path: str, words: Connection) -> None:
     """What the process runs."""
-    # Ctrl-C in a terminal reaches the worker only, who then asks the job.
+    # A system that shuts down tells every process at once: only the worker listens, who then asks the job, and whatever
+    # the job has started goes on until it has written its checkpoint. So with Ctrl-C in a terminal.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform == "win32":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     else:

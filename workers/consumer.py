@@ -248,7 +248,8 @@ class Consumer:
             verdict = self._look(claim, progress)
             if verdict != "go on":
                 return verdict
-        return "go on"
+        # Before it could turn a deaf ear to what the whole system is told.
+        return "stop" if self._stop.is_set() and child.code == -signal.SIGTERM else "go on"
 
     def _look(self, claim: Claim, progress: Progress) -> Verdict:
         try:

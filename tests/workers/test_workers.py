@@ -120,10 +120,13 @@ def test_a_job_outlives_a_worker_that_is_stopped_and_one_that_is_killed(
     job_id = submit(shared_api, LONG)
     with running_worker(shared) as worker:
         wait_for_epoch(shared_api, job_id, 3)
-        worker.send_signal(signal.SIGTERM)
+        # As a system does that shuts down, or systemd that stops a service: to every process of it, and the last first.
+        for process in reversed([psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]):
+            process.terminate()
         assert worker.wait(60) == 0
     job = job_of(shared_api, job_id)
     assert (job["status"], job["attempt"]) == ("queued", 1)
+    assert job["message"].startswith("The worker was shut down"), job
     done = len(shared_api.get(f"/v1/jobs/{job_id}/metrics").json()["items"])
     with running_worker(shared) as worker:
         wait_for_epoch(shared_api, job_id, done + 2)

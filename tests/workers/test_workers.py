@@ -34,6 +34,8 @@ from workers.consumer import Consumer
 from workers.manners import Manners
 
 LONG: dict[str, Any] = {**TINY_TRAINING, "name": "long", "epochs": 10_000}
+# One of those for real-time programs, where there are any.
+NAMELESS = getattr(signal, "SIGRTMIN", 8) + 1
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
@@ -220,10 +222,10 @@ def test_a_copy_taken_beside_a_training_goes_on_elsewhere(served: Served, tmp_pa
 @POSIX
 def test_a_child_that_is_killed_is_run_again_and_given_up_after_three_times(served: Served) -> None:
     job_id = submit(served.api, LONG)
-    for attempt in (1, 2, 3):
+    for attempt, sent in enumerate((signal.SIGKILL, NAMELESS, signal.SIGKILL), 1):
         wait_for(lambda attempt=attempt: _runs_at(served.api, job_id, attempt), seconds=60)
         child = wait_for(lambda: jobs_of(served.worker))[0]
-        child.send_signal(signal.SIGKILL)
+        child.send_signal(sent)
     job = wait_until(served.api, job_id, "failed")
     assert (job["reason"], job["attempt"]) == ("crashed", 3)
     assert "SIGKILL" in job["message"]

@@ -11,8 +11,10 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 
 from store.errors import NotFound
@@ -21,6 +23,7 @@ from store.room import room
 
 CHECKPOINT_PATTERN = re.compile(r"[0-9]{1,9}-[0-9]{1,9}-[0-9]{1,9}")
 GRAPH_PATTERN = re.compile(r"[0-9a-f]{64}")
+TEMPORARY_PATTERN = re.compile(r"\.(?:.+\.)?([^.]+)\.[0-9a-f]+\.tmp")
 STALE_SECONDS = 3600.0
 
 
@@ -58,6 +61,10 @@ class Artifacts:
     def of_jobs(self) -> list[Path]:
         """All folders in which jobs have checkpoints."""
         return list(self.home.glob("checkpoints/[!.]*"))
+
+    def of_attempts(self) -> list[Path]:
+        """All checkpoints that are there whole."""
+        return list(self.home.glob("checkpoints/[!.]*/[!.]*"))
 
     def dataset(self, dataset_id: str) -> Path:
         """Where a data set's files are."""
@@ -136,20 +143,29 @@ class Artifacts:
         return target.parent / f".{target.name}.{self._owner}.{secrets.token_hex(8)}.tmp"
 
     def remove_leftovers_of(self, owner: str) -> None:
-        """Removes temporary directories of a writer that is no more; `*` stands for any part of its name."""
-        for path in self.home.glob(f"*/**/.*.{owner}.*.tmp"):
-            shutil.rmtree(path, ignore_errors=True)
+        """Removes what a writer that is no more left half written; `*` stands for any part of its name."""
+        for path, writer in self._temporaries():
+            if fnmatchcase(writer, owner):
+                _remove(path)
 
     def remove_leftovers(self, *, but_of: Collection[str] = ()) -> int:
-        """Removes old temporary directories but those of writers that are at work; how many there were.
+        """Removes what was left so long ago, but not by writers that are at work; how many there were.
 
         How old they are is told by a clock that somebody may have set, so it is not asked about writers that are known.
         """
-        found = [path for path in self.home.glob("*/**/.*.tmp") if path.name.split(".")[-3] not in but_of]
+        found = [path for path, writer in self._temporaries() if writer not in but_of]
         doomed = [path for path in found if _is_stale(path)]
         for path in doomed:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
         return len(doomed)
+
+    def _temporaries(self) -> Iterator[tuple[Path, str]]:
+        """All that bears a temporary name, and whose it is."""
+        # Others clean up too: `Path.glob` raises an error where a folder vanishes just then, and this does not.
+        for folder, names, files in chain.from_iterable(os.walk(top) for top in self.home.glob("*")):
+            found = [match for name in (*names, *files) if (match := TEMPORARY_PATTERN.fullmatch(name))]
+            names[:] = [name for name in names if not TEMPORARY_PATTERN.fullmatch(name)]
+            yield from ((Path(folder, match[0]), match[1]) for match in found)
 
     def kernels(self) -> Path:
         """Where networks are kept as a runtime compiled them: a cache, which may be emptied at any time."""
@@ -157,14 +173,16 @@ class Artifacts:
 
     def graphs(self) -> GraphCache:
         """Exported graphs, kept by key."""
-        return GraphCache(make_private(self.home / "graphs"))
+        return GraphCache(make_private(self.home / "graphs"), temporary=self._temporary)
 
 
 class GraphCache:
     """Exported graphs without weights: a cache, so a damaged or missing file is merely made again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, temporary: Callable[[Path], Path]) -> None:
+        """`temporary` names what is not yet whole, so that it can be told whose it was."""
         self._directory = directory
+        self._temporary = temporary
 
     def get(self, key: str) -> bytes | None:
         """The graph kept under this key."""
@@ -175,7 +193,7 @@ class GraphCache:
 
     def put(self, key: str, data: bytes) -> None:
         """Keeps a graph under this key."""
-        temporary = self._path(key).with_suffix(f".{secrets.token_hex(8)}.tmp")
+        temporary = self._temporary(self._path(key))
         with room():
             temporary.write_bytes(data)
             synchronise(temporary)
@@ -202,6 +220,13 @@ def synchronise(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or a directory as far as that is possible."""
+    with suppress(OSError):
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_stale(path: Path) -> bool:

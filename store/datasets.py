@@ -119,11 +119,15 @@ def delete(session: Session, dataset_id: str, *, force: bool) -> None:
 
 
 def _unfinished_jobs(session: Session, row: Dataset) -> list[Job]:
-    """Those that read the data set, or start from a model that was trained on it."""
+    """Those that read the data set, or start from a model that was trained on it; or ask what that would take."""
     models = set(session.scalars(select(Model.id).where(Model.dataset == row.id)))
     jobs = session.scalars(select(Job).where(Job.status.in_(UNFINISHED)))
-    specs = [(job, json.loads(job.spec)) for job in jobs]
-    return [job for job, spec in specs if spec.get("dataset") == row.id or spec.get("model") in models]
+    return [job for job in jobs if _needs(json.loads(job.spec), row.id, models)]
+
+
+def _needs(spec: dict[str, Any], dataset_id: str, models: set[str]) -> bool:
+    asked = spec.get("job", spec)
+    return asked.get("dataset") == dataset_id or not models.isdisjoint({asked.get("model"), asked.get("teacher")})
 
 
 def remove_unneeded_uploads(database: Database, artifacts: Artifacts, *, older_than: timedelta) -> list[str]:

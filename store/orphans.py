@@ -20,22 +20,30 @@ from store.database import Database
 from store.queue import ENDED
 from store.tables import JOB_STATUSES, Checkpoint, Dataset, Job, Model
 
+NOT_RUNNING = tuple(status for status in JOB_STATUSES if status != "running")
+
 
 def remove_orphans(database: Database, artifacts: Artifacts, *, older_than: timedelta) -> list[str]:
     """Removes such files as are older than what takes between them and their row; the ids they were of."""
     # Listed before the rows: what is entered meanwhile is not among these.
-    models, others = (
+    models, others, checkpoints = (
         _old(artifacts.models(), older_than),
         _old([*artifacts.datasets(), *artifacts.of_jobs()], older_than),
+        _old(artifacts.of_attempts(), older_than),
     )
-    entered, jobs = _models(database), _jobs(database, *JOB_STATUSES)
+    # Before the models: what a job that runs has placed it may be just about to enter.
+    jobs, ended = _jobs(database, *NOT_RUNNING), _jobs(database, *ENDED)
+    entered, known = _models(database), _checkpoints(database)
     not_ready = _datasets(database, "uploading", "failed")
-    without = not_ready | _jobs(database, *ENDED) - _jobs_with_checkpoints(database)
-    doomed = [path for path in models if path.name not in entered and _job_of(path) in jobs]
-    doomed += [path for path in others if path.name in without]
+    without = not_ready | ended - {job_id for job_id, _ in known}
+    doomed = {path: path.name for path in models if path.name not in entered and _job_of(path) in jobs}
+    doomed |= {path: path.name for path in others if path.name in without}
+    # A job that succeeded forgets those that are not to be kept, and may die before it has removed them.
+    each = ((path, path.parent.name) for path in checkpoints)
+    doomed |= {path: job for path, job in each if job in ended - without and (job, path.name) not in known}
     for path in doomed:
         artifacts.remove(path)
-    return [path.name for path in doomed]
+    return list(doomed.values())
 
 
 def remove_models_of(artifacts: Artifacts, job_id: str) -> None:
@@ -60,9 +68,10 @@ def _jobs(database: Database, *statuses: str) -> set[str]:
         return set(session.scalars(select(Job.id).where(Job.status.in_(statuses))))
 
 
-def _jobs_with_checkpoints(database: Database) -> set[str]:
+def _checkpoints(database: Database) -> set[tuple[str, str]]:
+    """Their jobs and directories."""
     with database.read() as session:
-        return set(session.scalars(select(Checkpoint.job_id).distinct()))
+        return {(job, name) for job, name in session.execute(select(Checkpoint.job_id, Checkpoint.directory))}
 
 
 def _job_of(model: Path) -> str | None:

@@ -22,12 +22,10 @@ def publishing(database: Database, artifacts: Artifacts, target: Path, claim: Cl
     try:
         with database.write() as session:
             yield session
-    except StoreError:
+    except BaseException as error:
         with database.write() as session:
-            if has_succeeded(session, claim):
-                return
-        artifacts.remove(target)
-        raise
-    except BaseException:
-        artifacts.remove(target)
-        raise
+            entered = has_succeeded(session, claim)
+        if not entered:
+            artifacts.remove(target)
+        if not entered or not isinstance(error, StoreError):
+            raise

@@ -8,11 +8,11 @@ thought dead and comes back can change nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from specs.jobs import lane_of
@@ -131,9 +131,17 @@ def running(session: Session, kinds: Sequence[str]) -> list[Job]:
 
 
 def claim(
-    session: Session, worker: str, *, kinds: Sequence[str] | None = None, without: Sequence[str] = ()
+    session: Session,
+    worker: str,
+    *,
+    kinds: Sequence[str] | None = None,
+    without: Sequence[str] = (),
+    holds: Callable[[Job | None], bool] | None = None,
 ) -> Claim | None:
-    """Takes the first queued job for this worker, of these kinds or of any, `without` these jobs, if there is one."""
+    """Takes the first queued job for this worker, of these kinds or of any, `without` these jobs, if there is one.
+
+    None also if the worker `holds` back from it.
+    """
     queued = (Job.status == "queued") & Job.id.not_in(without)
     query = (
         select(Job)
@@ -144,7 +152,8 @@ def claim(
         .with_for_update(skip_locked=True)
     )
     job = session.scalar(query)
-    if job is None:
+    held_back = holds is not None and holds(job)
+    if job is None or held_back:
         return None
     job.status, job.owner, job.attempt = "running", worker, job.attempt + 1
     job.phase, job.reason, job.message = "starting", None, None
@@ -302,14 +311,22 @@ def release_all(session: Session, *, message: str) -> None:
         _give_back(session, job, message)
 
 
+def holds_unknown(session: Session, worker: str, *, kinds: Sequence[str]) -> bool:
+    """Whether there is anything for `release_unknown`."""
+    return session.scalar(select(Job.id).where(_of(worker, kinds)).limit(1)) is not None
+
+
 def release_unknown(session: Session, worker: str, *, kinds: Sequence[str]) -> None:
     """Gives back what a worker holds without knowing: it claimed, and the connection was lost before it heard so.
 
     For a worker that runs none of these kinds, as one that is about to claim.
     """
-    mine = (Job.status == "running") & (Job.owner == worker) & Job.kind.in_(kinds)
-    for job in session.scalars(select(Job).where(mine).with_for_update()):
+    for job in session.scalars(select(Job).where(_of(worker, kinds)).with_for_update()):
         _give_back(session, job, "Its worker lost the database as it took the job.")
+
+
+def _of(worker: str, kinds: Sequence[str]) -> ColumnElement[bool]:
+    return (Job.status == "running") & (Job.owner == worker) & Job.kind.in_(kinds)
 
 
 def requeue_lost(session: Session, dead_workers: Iterable[str]) -> list[str]:

@@ -23,9 +23,13 @@ from store import queue
 from store.database import Database
 from store.errors import StoreError
 from store.liveness import process_runs, started, this_place
+from store.postgresql import wait_in_turn
 from store.queue import Claim, release_all, requeue_lost
 from store.tables import Job, Worker, now
 from store.waits import without_room
+
+# Why a worker does not start this job now, or whatever would come; None if it does.
+Hold = Callable[[Session, Job | None], dict[str, str] | None]
 
 
 def register(session: Session, devices: Sequence[str]) -> str:
@@ -52,23 +56,37 @@ def beat(session: Session, incarnation: str) -> bool:
     return True
 
 
+def has_work(session: Session, incarnation: str, *, kinds: Sequence[str], home: Path, hold: Hold | None = None) -> bool:
+    """Whether `claim` would change anything. It writes nothing, so that workers may ask again and again."""
+    worker = session.get(Worker, incarnation)
+    if worker is None or queue.holds_unknown(session, incarnation, kinds=kinds):
+        return True
+    job = queue.next_job(session, kinds, without=without_room(session, home))
+    found = None if hold is None else hold(session, job)
+    return (hold is not None and found != worker.hold) or (found is None and job is not None)
+
+
 def claim(
-    session: Session,
-    incarnation: str,
-    *,
-    kinds: Sequence[str],
-    home: Path,
-    holds: Callable[[Session, Job | None], bool] | None = None,
+    session: Session, incarnation: str, *, kinds: Sequence[str], home: Path, hold: Hold | None = None
 ) -> Claim | None:
     """The next job for a worker that runs none of these kinds, if there is one that has the room it waited for.
 
-    None if the worker `holds` back from it.
+    None if the worker holds back from it; then its row says why. Workers of one place are asked one after the other:
+    what one has begun is known to the next.
     """
     queue.release_unknown(session, incarnation, kinds=kinds)
     passed = without_room(session, home)
-    if holds is not None and holds(session, queue.next_job(session, kinds, without=passed)):
-        return None
-    return queue.claim(session, incarnation, kinds=kinds, without=passed)
+    if hold is None:
+        return queue.claim(session, incarnation, kinds=kinds, without=passed)
+    worker = session.get(Worker, incarnation)
+    wait_in_turn(session, f"work at {worker and worker.place}")
+
+    def holds(job: Job | None) -> bool:
+        found = hold(session, job)
+        set_hold(session, incarnation, found)
+        return found is not None
+
+    return queue.claim(session, incarnation, kinds=kinds, without=passed, holds=holds)
 
 
 def list_workers(session: Session) -> list[Worker]:

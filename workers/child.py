@@ -22,7 +22,7 @@ import psutil
 from specs.cores import physical_cores
 from specs.settings import Settings
 from store.queue import Claim
-from workers.memory import oom_kills
+from workers.memory import RecentKills
 
 KILL_SECONDS = 5.0
 KILLED = 9  # by SIGKILL, which Windows has no name for
@@ -55,7 +55,7 @@ class Child:
 
     def __init__(self, context: BaseContext, claim: Claim, log_path: Path) -> None:
         """Starts it; what it prints is added to the log. OSError or EOFError if it cannot be started in this way."""
-        self._oom_kills = oom_kills()
+        self._oom_kills = RecentKills()
         words, self._words = context.Pipe(duplex=False)
         # Typeshed knows the contexts' processes by their several classes only.
         self._process = cast(Any, context).Process(target=_begin, args=(claim, str(log_path), words))
@@ -77,11 +77,12 @@ class Child:
 
     @property
     def starved(self) -> bool:
-        """Whether it has died as processes do that the system kills for want of memory, and the system killed one."""
-        return self.code == -KILLED and oom_kills() > self._oom_kills
+        """Whether it died as processes do that the system kills for want of memory, and it killed one lately."""
+        return self.code == -KILLED and self._oom_kills.any()
 
     def wait(self, seconds: float) -> int | None:
         """Waits for its end for so long; its exit code, or None."""
+        self._oom_kills.look()
         self._process.join(seconds)
         return self.code
 
@@ -92,15 +93,25 @@ class Child:
 
     def kill(self) -> None:
         """Kills it and whatever it started, and waits for their end."""
-        if self._family is not None:
+        family = self._members()
+        if sys.platform != "win32":
+            # If it is gone itself, nobody can tell any more whose children those were that it has left, but their group
+            # has its number still. Until it leads a group of its own there is none.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
-                family = [*self._family.children(recursive=True), self._family]
-                for member in family:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        member.kill()
-                psutil.wait_procs(family, timeout=KILL_SECONDS)
+                member.kill()
+        psutil.wait_procs(family, timeout=KILL_SECONDS)
         self._process.join()
         self._words.close()
+
+    def _members(self) -> list[psutil.Process]:
+        """It and whatever it started, as long as it is there."""
+        if self._family is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                return [*self._family.children(recursive=True), self._family]
+        return []
 
 
 def job_environment(settings: Settings) -> dict[str, str]:
@@ -130,7 +141,9 @@ def _process_of(pid: int) -> psutil.Process | None:
 
 def _begin(claim: Claim, log_path: str, words: Connection) -> None:
     """What the process runs."""
-    # Ctrl-C in a terminal reaches the worker only, who then asks the job.
+    # A system that shuts down tells every process at once: only the worker listens, who then asks the job, and whatever
+    # the job has started goes on until it has written its checkpoint. So with Ctrl-C in a terminal.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform == "win32":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     else:

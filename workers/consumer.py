@@ -42,13 +42,16 @@ IDLE_SECONDS = 0.3
 WATCH_SECONDS = 0.1
 SWEEP_SECONDS = 2.0
 RETRY_SECONDS = 0.5
+CLEAN_SECONDS = 3 * 3600.0
 # Far more than what takes between files and their row.
 ORPHANED = timedelta(hours=1)
 
 log = structlog.get_logger()
 
-Verdict = Literal["go on", "cancel", "pause", "yield", "stop", "stalled", "starved", "abandon"]
+Verdict = Literal["go on", "cancel", "pause", "yield", "stop", "stalled", "starved", "ended", "abandon"]
 TRAININGS = LANES[0]
+# No step is numbered so.
+ENDED = -2
 
 
 @dataclass
@@ -75,6 +78,8 @@ class Consumer:
         artifacts: Artifacts,
         stop: threading.Event,
         manners: Manners | None = None,
+        *,
+        clean_seconds: float = CLEAN_SECONDS,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -84,6 +89,7 @@ class Consumer:
         self._examined = threading.Event()
         self._findings: list[Finding] = []
         self._manners = manners or Manners(settings)
+        self._clean_seconds = clean_seconds
         self._starter = Starter(keep_seconds=settings.keep_loaded_seconds)
 
     def run(self) -> None:
@@ -92,6 +98,7 @@ class Consumer:
         self._clean_up()
         sweeping = {"stop": self._stop, "interval_seconds": SWEEP_SECONDS}
         threading.Thread(target=self._watch.keep_sweeping, kwargs=sweeping, daemon=True).start()
+        threading.Thread(target=self._keep_clean, daemon=True).start()
         incarnation: str | None = self._register()
         while incarnation is not None and not self._live(incarnation):
             incarnation = self._register_once_there_is_a_database()
@@ -123,24 +130,35 @@ class Consumer:
                 return self._register()
         return None
 
+    def _keep_clean(self) -> None:
+        while not self._stop.wait(self._clean_seconds):
+            self._clean_up()
+
     def _clean_up(self) -> None:
+        """Removes what is of no use any more; what cannot be removed now is the next time."""
+        for remove in (self._remove_leftovers, self._remove_orphans, self._expire_checkpoints, self._remove_uploads):
+            with contextlib.suppress(StoreError, OSError):
+                remove()
+
+    def _remove_leftovers(self) -> None:
         with self._database.read() as session:
             at_work = queue.running_claims(session)
         self._artifacts.remove_leftovers(but_of=at_work)
-        with contextlib.suppress(StoreError, OSError):
-            for name in remove_orphans(self._database, self._artifacts, older_than=ORPHANED):
-                log.info("files that no row tells of removed", of=name)
+
+    def _remove_orphans(self) -> None:
+        for name in remove_orphans(self._database, self._artifacts, older_than=ORPHANED):
+            log.info("files that no row tells of removed", of=name)
+
+    def _expire_checkpoints(self) -> None:
         days = timedelta(days=self._settings.keep_checkpoints_days)
         for job_id in expire_checkpoints(self._database, self._artifacts, older_than=days):
             log.info("checkpoints of an ended job removed", job=job_id)
-        self._remove_uploads()
 
     def _remove_uploads(self) -> None:
-        """Removes content that nothing reads any more; what cannot be removed now is after the next job."""
+        """Removes content that nothing reads any more; StoreError or OSError if it cannot."""
         days = timedelta(days=self._settings.keep_uploads_days)
-        with contextlib.suppress(StoreError, OSError):
-            for dataset_id in remove_unneeded_uploads(self._database, self._artifacts, older_than=days):
-                log.info("content that nothing reads any more removed", dataset=dataset_id)
+        for dataset_id in remove_unneeded_uploads(self._database, self._artifacts, older_than=days):
+            log.info("content that nothing reads any more removed", dataset=dataset_id)
 
     def _enter_devices(self, incarnation: str) -> None:
         # In another life of this process they are the same.
@@ -185,26 +203,31 @@ class Consumer:
             else:
                 self._attend(claim, heartbeat, fork=self._preloaded(kinds), lane=kinds)
                 if "ingest" in kinds:
-                    self._remove_uploads()
+                    with contextlib.suppress(StoreError, OSError):
+                        self._remove_uploads()
 
     def _claim(self, incarnation: str, heartbeat: Heartbeat, kinds: Sequence[str]) -> Claim | None:
+        hold = partial(self._hold, incarnation) if kinds == TRAININGS else None
+        home = self._artifacts.home
         try:
+            # A worker that waits writes nothing: each time that would wear the disk, and keep others from writing.
+            with self._database.read() as session:
+                if not workers.has_work(session, incarnation, kinds=kinds, home=home, hold=hold):
+                    return None
             with self._database.write() as session:
                 if workers.beat(session, incarnation):
-                    holds = partial(self._holds, incarnation) if kinds == TRAININGS else None
-                    return workers.claim(session, incarnation, kinds=kinds, home=self._artifacts.home, holds=holds)
+                    return workers.claim(session, incarnation, kinds=kinds, home=home, hold=hold)
         except StoreError:
             return None
         heartbeat.lost.set()
         return None
 
-    def _holds(self, incarnation: str, session: Session, job: Job | None) -> bool:
-        """Whether no training may start now, `job` before others; the worker's row says why."""
+    def _hold(self, incarnation: str, session: Session, job: Job | None) -> dict[str, str] | None:
+        """Why no training may start now, `job` before others."""
         hold = self._manners.hold()
         if hold is None and job is not None:
             hold = lack_of_room(session, incarnation, job, threads=self._settings.training_threads)
-        workers.set_hold(session, incarnation, None if hold is None else hold.told())
-        return hold is not None
+        return None if hold is None else hold.told()
 
     def _preloaded(self, kinds: Sequence[str]) -> str | None:
         """What the processes of these jobs are forked from."""
@@ -248,7 +271,8 @@ class Consumer:
             verdict = self._look(claim, progress)
             if verdict != "go on":
                 return verdict
-        return "go on"
+        # Before it could turn a deaf ear to what the whole system is told.
+        return "stop" if self._stop.is_set() and child.code == -signal.SIGTERM else "go on"
 
     def _look(self, claim: Claim, progress: Progress) -> Verdict:
         try:
@@ -256,9 +280,11 @@ class Consumer:
                 job = queue.find_job(session, claim.job_id)
         except StoreError:
             return "go on"
-        if job.attempt != claim.attempt or job.status != "running":
-            # Its child may be just about to end, having written the job's end itself.
-            return "go on" if job.attempt == claim.attempt else "abandon"
+        if job.attempt != claim.attempt:
+            return "abandon"
+        if job.status != "running":
+            # Its child is just about to end, having written the job's end itself; one that does not is not waited for.
+            return "ended" if progress.stalls(ENDED, self._settings.shutdown_grace_seconds) else "go on"
         if job.cancel_requested:
             return "cancel"
         if job.pause_requested:
@@ -303,7 +329,8 @@ class Consumer:
 
 def _how_it_died(code: int | None) -> str:
     if code is not None and code < 0:
-        name = signal.Signals(-code).name
+        # Of those for real-time programs only two have a name.
+        name = signal.Signals(-code).name if -code in {*signal.Signals} else f"signal {-code}"
         often = " (often for want of memory)" if name == "SIGKILL" else ""
         return f"Its process was killed by {name}{often}."
     return f"Its process ended with code {code} and no result."

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ VERSION_1 = (
 # Of what is free, for a batch that is said to fit: memory comes in pieces, some of which are left over, and a reckoning
 # that was met to the last megabyte did not do under a limit.
 SHARE = 0.8
+RECENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,28 @@ def oom_kills(root: Path = ROOT) -> int:
             if found:
                 return int(found[1])
     return 0
+
+
+class RecentKills:
+    """Whether the system has killed a process for want of memory lately: not hours ago, when it was another one."""
+
+    def __init__(self, *, root: Path = ROOT, clock: Callable[[], float] = time.monotonic) -> None:
+        self._root, self._clock = root, clock
+        self._looked_at = clock()
+        self._before = self._last = oom_kills(root)
+
+    def look(self) -> None:
+        """Called now and then. What is counted just now counts as recent for a minute at least.
+
+        One that was killed takes a while to end, in which it gives back what it holds.
+        """
+        if self._clock() - self._looked_at >= RECENT_SECONDS:
+            self._looked_at = self._clock()
+            self._before, self._last = self._last, oom_kills(self._root)
+
+    def any(self) -> bool:
+        """Whether there was one."""
+        return oom_kills(self._root) > self._before
 
 
 def _groups(root: Path, line: str, folder: str) -> Iterator[Path]:

@@ -6,9 +6,12 @@ Nothing here may compute with torch or ask for a device: threads and drivers do 
 from __future__ import annotations
 
 import gc
+import signal
 from importlib import import_module
 from pkgutil import resolve_name
 
+# Its forks would count as dead without it. It ends with the worker, whose pipe then closes.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 # What is loaded here stays, and to look for cycles in it again and again would take a quarter of the time.
 gc.disable()
 

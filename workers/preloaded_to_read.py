@@ -6,10 +6,12 @@ Without PyTorch: of the sources only one takes it, and it would not fit into the
 from __future__ import annotations
 
 import gc
+import signal
 from importlib import import_module
 from pkgutil import resolve_name
 
 # As in workers.preloaded.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 gc.disable()
 
 from specs.jobs import lane_of  # noqa: E402

@@ -55,8 +55,9 @@ class Run:
         self._progress: dict[str, Any] | None = None
 
     def enter(self, phase: str) -> None:
-        """Says what the job does from now on."""
+        """Says what the job does from now on. That is a step: each phase has its own time to make one."""
         self._phase = phase
+        self._steps += 1
         self._report()
 
     def on_step(self, *, epoch: int, epochs: int, fraction: float) -> None:

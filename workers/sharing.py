@@ -12,6 +12,8 @@ from workers.manners import Hold
 from workers.memory import free_memory
 
 MEBIBYTE = 1024 * 1024
+# What is free changes all the time, and each change of what is said of it would be written.
+GRAIN = 64 * MEBIBYTE
 # What any training takes: PyTorch alone is half a gigabyte. Of one that was not quoted no more is known.
 LEAST = 600 * MEBIBYTE
 # Before it trains, a job has not taken what it will; from then on what it takes is no longer free.
@@ -42,7 +44,7 @@ def lack_of_room(
     wanted = needed(session, job)
     if wanted <= free - promised:
         return None
-    left = max(0, free - promised) // MEBIBYTE
+    left = max(0, free - promised) // GRAIN * GRAIN // MEBIBYTE
     return Hold(
         "too_little_memory",
         f"The next training takes {wanted // MEBIBYTE} MiB of memory, and beside what runs {left} MiB are free",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,11 +13,12 @@ import pytest
 
 from specs.settings import Settings
 from store import queue, workers
-from store.artifacts import Artifacts
+from store.artifacts import STALE_SECONDS, Artifacts
 from store.checkpoints import Checkpoints, expire_checkpoints, list_checkpoints
 from store.database import Database
 from store.errors import LostClaim, NotFound
 from store.ids import ID_PATTERN, new_id
+from store.orphans import remove_orphans
 
 HOSTILE = [
     "..",
@@ -233,3 +237,74 @@ def test_only_leftovers_of_the_dead_are_removed(artifacts: Artifacts) -> None:
     assert len(list((artifacts.home / "models").iterdir())) == 1
     artifacts.remove_leftovers_of("job_1-*")
     assert list((artifacts.home / "models").iterdir()) == []
+
+
+def test_what_was_half_written_goes_once_it_is_old_files_and_folders(artifacts: Artifacts) -> None:
+    aged = time.time() - STALE_SECONDS - 1
+    with pytest.MonkeyPatch.context() as killed:
+        killed.setattr(os, "fsync", {}.popitem)
+        with pytest.raises(TypeError):
+            artifacts.graphs().put("0" * 64, b"whole")
+    assert len(list(artifacts.home.glob("graphs/*"))) == 1
+    artifacts.graphs().put("1" * 64, b"whole")
+    (artifacts.home / "models" / ".mdl_1.job_1-1.00.tmp").mkdir(parents=True)
+    (artifacts.home / "downloads").mkdir()
+    (artifacts.home / "downloads" / "a.tmp").write_bytes(b"a user's")
+    assert artifacts.remove_leftovers() == 0
+    for path in artifacts.home.glob("*/*"):
+        os.utime(path, (aged, aged))
+    assert artifacts.remove_leftovers(but_of=["job_1-1"]) == 1
+    assert artifacts.remove_leftovers() == 1
+    assert {path.name for path in artifacts.home.glob("*/*")} == {"a.tmp", f"{'1' * 64}.onnx.zst"}
+
+
+def test_folders_that_vanish_while_leftovers_are_looked_for_are_no_error(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker removes what it finds too: between one look at a folder and the next."""
+    left = artifacts.home / "models" / ".mdl_1.job_1-1.00.tmp"
+    (artifacts.home / "models" / "mdl_2").mkdir(parents=True)
+    left.mkdir()
+    scandir = os.scandir
+
+    def scandir_late(path: str | int) -> Iterator[os.DirEntry[str]]:
+        if str(path).endswith("mdl_2"):
+            Path(str(path)).rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir_late)
+    artifacts.remove_leftovers_of("job_1-*")
+    assert not left.exists()
+    assert artifacts.remove_leftovers() == 0
+
+
+def test_checkpoints_that_a_job_forgot_and_had_no_time_to_remove_are_orphans(
+    checkpoints: Checkpoints, artifacts: Artifacts, database: Database
+) -> None:
+    checkpoints.kept = frozenset({1})
+    for epoch in (1, 2):
+        checkpoints.save(write_value("good"), epoch=epoch, step=0, best=True)
+    with database.write() as session:
+        (job,) = queue.list_jobs(session)
+    claim = queue.Claim(job.id, 1)
+    assert remove_orphans(database, artifacts, older_than=timedelta(0)) == []
+    with database.write() as session:
+        checkpoints.finish(session)
+        queue.succeed(session, claim, {})
+    assert remove_orphans(database, artifacts, older_than=timedelta(hours=1)) == []
+    assert remove_orphans(database, artifacts, older_than=timedelta(0)) == [job.id]
+    assert [path.name for path in artifacts.checkpoints(job.id).iterdir()] == ["1-0-1"]
+    assert remove_orphans(database, artifacts, older_than=timedelta(0)) == []
+
+
+def test_a_model_that_a_running_job_has_placed_is_no_orphan_yet(
+    checkpoints: Checkpoints, artifacts: Artifacts, database: Database
+) -> None:
+    with database.write() as session:
+        (job,) = queue.list_jobs(session)
+    artifacts.model("mdl_1").mkdir(parents=True)
+    (artifacts.model("mdl_1") / "model.json").write_text(json.dumps({"lineage": {"job": job.id}}))
+    assert remove_orphans(database, artifacts, older_than=timedelta(0)) == []
+    with database.write() as session:
+        queue.fail(session, queue.Claim(job.id, 1), reason="error", message="x")
+    assert remove_orphans(database, artifacts, older_than=timedelta(0)) == ["mdl_1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -126,16 +127,18 @@ def delete(database: Database, dataset_id: str, *, force: bool = False) -> None:
         datasets.delete(session, dataset_id, force=force)
 
 
-@pytest.mark.parametrize("kind", ["ingest", "train", "prune"])
+@pytest.mark.parametrize("kind", ["ingest", "train", "prune", "distill", "quote"])
 def test_a_data_set_that_an_unfinished_job_needs_is_not_deleted(database: Database, kind: str) -> None:
     dataset_id = create(database)
     if kind == "ingest":
         begin(database, dataset_id)
     else:
-        model = enter_model(database, dataset_id) if kind == "prune" else None
-        wanted = f'"model":"{model}"' if model else f'"dataset":"{dataset_id}"'
         with database.write() as session:
-            queue.enqueue(session, kind=kind, name="a", spec=f'{{"kind":"{kind}",{wanted}}}')
+            wanted = {"train": {"dataset": dataset_id}, "prune": {"model": "mdl_1"}, "distill": {"teacher": "mdl_1"}}
+            spec = {"kind": "quote", "job": wanted["distill"]} if kind == "quote" else wanted[kind]
+            queue.enqueue(session, kind=kind, name="a", spec=json.dumps(spec))
+        if kind != "train":
+            enter_model(database, dataset_id)
     for force in (False, True):
         with pytest.raises(Conflict, match="job_"):
             delete(database, dataset_id, force=force)

@@ -202,6 +202,47 @@ def test_services_that_start_at_once_all_subscribe(postgresql: Server, database:
         assert deliveries.subscribed(session)
 
 
+def test_the_job_that_is_judged_is_the_one_that_is_taken(settings: Settings, database: Database) -> None:
+    first, second = enqueue(database), enqueue(database)
+    judged: list[Job | None] = []
+    with database.write() as session:
+        worker = workers.register(session, ["cpu"])
+    with database.write() as elsewhere, database.write() as session:
+        # Locked, as by another worker that is just taking it.
+        queue.resume(elsewhere, first)
+        claim = workers.claim(
+            session, worker, kinds=["train"], home=settings.home, hold=lambda _, job: judged.append(job)
+        )
+    assert claim == Claim(second, 1)
+    assert [job.id for job in judged if job] == [second]
+
+
+def test_of_two_workers_on_one_machine_the_second_knows_what_the_first_takes(
+    postgresql: Server, settings: Settings, database: Database
+) -> None:
+    made, seen = [enqueue(database), enqueue(database)], list[str]()
+    with database.write() as session:
+        one, other = (workers.register(session, ["cpu"]) for _ in range(2))
+
+    def hold(session: Session, _job: Job | None) -> None:
+        seen.extend(job.id for job in queue.running(session, ["train"]))
+
+    def claim_too() -> Claim | None:
+        with database.write() as session:
+            return workers.claim(session, other, kinds=["train"], home=settings.home, hold=hold)
+
+    waiting = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{database.url.database}' AND wait_event_type = 'Lock'"
+    with ThreadPoolExecutor() as pool:
+        with database.write() as session:
+            first = workers.claim(session, one, kinds=["train"], home=settings.home, hold=lambda *_: None)
+            session.flush()
+            second = pool.submit(claim_too)
+            wait_for(lambda: second.done() or postgresql.execute(waiting))
+        found = second.result()
+    assert [claim.job_id for claim in (first, found) if claim] == made
+    assert seen == made[:1]
+
+
 def test_waits_have_an_end(database: Database) -> None:
     with database.write() as session:
         for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):

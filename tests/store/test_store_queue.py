@@ -11,6 +11,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
+from specs.settings import Settings
 from store import metrics, models, queue, workers
 from store.database import Database, Session
 from store.errors import Conflict, LostClaim, NotFound
@@ -411,3 +412,32 @@ def test_a_worker_elsewhere_is_dead_when_it_has_not_beaten_for_long(database: Da
     threading.Event().wait(0.3)
     assert workers.Watch(database, ttl_seconds=0.2).sweep() == [], "a new watch has to see for itself"
     assert watch.sweep() == [job_id]
+
+
+def test_whether_there_is_work_is_seen_without_writing(database: Database, settings: Settings, worker: str) -> None:
+    told = {"reason": "on_battery", "message": "It runs on its battery."}
+
+    def has_work(hold: dict[str, str] | None = None) -> bool:
+        with database.read() as session:
+            return workers.has_work(session, worker, kinds=["train"], home=settings.home, hold=lambda *_: hold)
+
+    assert not has_work()
+    job_id = enqueue(database)
+    assert has_work()
+    assert has_work(told), "it has yet to be said"
+    with database.write() as session:
+        assert workers.claim(session, worker, kinds=["train"], home=settings.home, hold=lambda *_: told) is None
+    assert not has_work(told)
+    assert has_work({**told, "message": "It still does."})
+    with database.write() as session:
+        queue.cancel(session, job_id)
+    assert has_work(), "what was said no longer holds"
+    with database.write() as session:
+        assert workers.claim(session, worker, kinds=["train"], home=settings.home, hold=lambda *_: None) is None
+    assert not has_work()
+    enqueue(database)
+    claim(database, worker)
+    assert has_work(), "the worker holds a job and does not know"
+    with database.write() as session:
+        workers.sign_off(session, worker)
+    assert has_work(), "it counts as dead and has to hear it"

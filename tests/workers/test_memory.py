@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from workers.memory import Need, advice, free_memory, oom_kills
+from workers.memory import Need, RecentKills, advice, free_memory, oom_kills
 
 GB = 10**9
 NEED = Need(
@@ -84,6 +84,23 @@ def test_kills_are_those_of_the_own_control_group_where_it_counts_them(tmp_path:
     assert oom_kills(counted) == 3
     assert oom_kills(control_group(tmp_path / "not counted")) == 5
     assert oom_kills(tmp_path) == 0, "a system that does not tell"
+
+
+def test_kills_of_long_ago_were_of_others(tmp_path: Path) -> None:
+    root, moment = control_group(tmp_path), [0.0]
+    kills = RecentKills(root=root, clock=lambda: moment[0])
+
+    def look(at: float) -> bool:
+        moment[0] = at
+        kills.look()
+        return kills.any()
+
+    assert not look(3600.0)
+    (root / "proc/vmstat").write_text("oom_kill 6\n")
+    assert look(3600.1)
+    # One that was killed may take its time to end.
+    assert [look(at) for at in (3659.0, 3660.0, 3719.0)] == [True] * 3
+    assert not look(3720.0)
 
 
 def test_the_limits_of_a_container_are_limits(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 import zipfile
 
 import numpy as np
@@ -13,10 +14,14 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from specs.settings import Settings
+from store import queue, workers
+from store.artifacts import Artifacts
+from store.database import Database
 from tests.chaos.yard import running_consumer
 from tests.conftest import LOOPBACK, png, wait_for
 from workers.child import TITLE
 from workers.consumer import Progress
+from workers.run import Run
 
 
 def test_a_job_stalls_by_its_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +33,19 @@ def test_a_job_stalls_by_its_steps_alone(monkeypatch: pytest.MonkeyPatch) -> Non
         clock += 40
         found.append(progress.stalls(step, 60))
     assert found == [False, False, False, False, True, False]
+
+
+def test_each_phase_has_its_own_time_to_make_a_step(settings: Settings, database: Database) -> None:
+    with database.write() as session:
+        queue.enqueue(session, kind="train", name="x", spec="{}")
+        claim = queue.claim(session, workers.register(session, ["cpu"]))
+    assert claim is not None
+    run, steps = Run(settings, database, Artifacts(settings.home), claim, threading.Event()), []
+    for phase in ("training", "exporting", "measuring"):
+        run.enter(phase)
+        with database.read() as session:
+            steps.append(queue.find_job(session, claim.job_id).step)
+    assert steps == sorted(set(steps))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the process by its name, and stops it")

@@ -34,6 +34,8 @@ from workers.consumer import Consumer
 from workers.manners import Manners
 
 LONG: dict[str, Any] = {**TINY_TRAINING, "name": "long", "epochs": 10_000}
+# One of those for real-time programs, where there are any.
+NAMELESS = getattr(signal, "SIGRTMIN", 8) + 1
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
@@ -120,10 +122,13 @@ def test_a_job_outlives_a_worker_that_is_stopped_and_one_that_is_killed(
     job_id = submit(shared_api, LONG)
     with running_worker(shared) as worker:
         wait_for_epoch(shared_api, job_id, 3)
-        worker.send_signal(signal.SIGTERM)
+        # As a system does that shuts down, or systemd that stops a service: to every process of it, and the last first.
+        for process in reversed([psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]):
+            process.terminate()
         assert worker.wait(60) == 0
     job = job_of(shared_api, job_id)
     assert (job["status"], job["attempt"]) == ("queued", 1)
+    assert job["message"].startswith("The worker was shut down"), job
     done = len(shared_api.get(f"/v1/jobs/{job_id}/metrics").json()["items"])
     with running_worker(shared) as worker:
         wait_for_epoch(shared_api, job_id, done + 2)
@@ -217,10 +222,10 @@ def test_a_copy_taken_beside_a_training_goes_on_elsewhere(served: Served, tmp_pa
 @POSIX
 def test_a_child_that_is_killed_is_run_again_and_given_up_after_three_times(served: Served) -> None:
     job_id = submit(served.api, LONG)
-    for attempt in (1, 2, 3):
+    for attempt, sent in enumerate((signal.SIGKILL, NAMELESS, signal.SIGKILL), 1):
         wait_for(lambda attempt=attempt: _runs_at(served.api, job_id, attempt), seconds=60)
         child = wait_for(lambda: jobs_of(served.worker))[0]
-        child.send_signal(signal.SIGKILL)
+        child.send_signal(sent)
     job = wait_until(served.api, job_id, "failed")
     assert (job["reason"], job["attempt"]) == ("crashed", 3)
     assert "SIGKILL" in job["message"]

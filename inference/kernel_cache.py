@@ -11,13 +11,11 @@ import hashlib
 import json
 import os
 import secrets
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 DIGEST_BYTES = 32
-WRITING_SECONDS = 3600.0  # what is older is being written by nobody
 LAYOUT = 1  # of the keys; another number forgets all that was kept
 
 
@@ -73,7 +71,6 @@ class KernelCache:
             self._path(key).unlink()
 
     def _trim(self) -> None:
-        self._sweep()
         found: list[tuple[float, int, Path]] = []
         for path in self.folder.glob("*.blob"):
             with suppress(OSError):  # another process may have dropped it
@@ -86,13 +83,6 @@ class KernelCache:
             with suppress(OSError):
                 path.unlink()
             left -= size
-
-    def _sweep(self) -> None:
-        """Removes what processes that were killed were writing."""
-        for path in self.folder.glob(".*.tmp"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > WRITING_SECONDS:
-                    path.unlink()
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.blob"

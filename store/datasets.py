@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -20,6 +19,7 @@ from store.artifacts import Artifacts
 from store.database import Database
 from store.errors import Conflict, NotFound, StoreBusy
 from store.ids import may_name, new_id
+from store.models import needs
 from store.queue import Claim
 from store.tables import Dataset, Job, Model, now
 
@@ -122,12 +122,7 @@ def _unfinished_jobs(session: Session, row: Dataset) -> list[Job]:
     """Those that read the data set, or start from a model that was trained on it; or ask what that would take."""
     models = set(session.scalars(select(Model.id).where(Model.dataset == row.id)))
     jobs = session.scalars(select(Job).where(Job.status.in_(UNFINISHED)))
-    return [job for job in jobs if _needs(json.loads(job.spec), row.id, models)]
-
-
-def _needs(spec: dict[str, Any], dataset_id: str, models: set[str]) -> bool:
-    asked = spec.get("job", spec)
-    return asked.get("dataset") == dataset_id or not models.isdisjoint({asked.get("model"), asked.get("teacher")})
+    return [job for job in jobs if not needs(job).isdisjoint({row.id, *models})]
 
 
 def remove_unneeded_uploads(database: Database, artifacts: Artifacts, *, older_than: timedelta) -> list[str]:

@@ -115,6 +115,13 @@ def record_fault(session: Session, model_id: str, data: dict[str, Any]) -> None:
     record(session, model.job_id, "device_fault", data)
 
 
+def needs(job: Job) -> set[str]:
+    """The ids of the data set and of the models that a job names; of a quote, those of what it is to tell of."""
+    spec = json.loads(job.spec)
+    asked = spec.get("job", spec)
+    return {asked[name] for name in ("dataset", "model", "teacher") if isinstance(asked.get(name), str)}
+
+
 def delete_model(session: Session, model_id: str) -> None:
     """Forgets a model; refused while an alias points at it or an unfinished job needs it."""
     model = session.scalar(select(Model).where(Model.id == model_id).with_for_update())
@@ -125,7 +132,6 @@ def delete_model(session: Session, model_id: str) -> None:
         raise Conflict(f"The alias {aliases[0]!r} points at this model; move or delete the alias first.")
     unfinished = select(Job).where(Job.status.in_(("queued", "running", "paused")), Job.spec.contains(model.id))
     for job in session.scalars(unfinished):
-        spec = json.loads(job.spec)
-        if model.id in {spec.get("job", spec).get(name) for name in ("model", "teacher")}:
+        if model.id in needs(job):
             raise Conflict(f"The unfinished job {job.id} needs this model; cancel it first.")
     session.delete(model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -51,15 +50,6 @@ def test_what_is_damaged_is_removed(cache, harm):
     file.write_bytes(harmed)
     assert cache.get(key) is None
     assert files_of(cache) == []
-
-
-def test_what_a_killed_process_was_writing_goes_and_what_is_being_written_stays(cache):
-    cache.put("a", b"network")
-    for name, written in ((".b.0.tmp", 0), (".c.0.tmp", time.time())):
-        (cache.folder / name).write_bytes(b"half")
-        os.utime(cache.folder / name, (written, written))
-    cache.put("d", b"network")
-    assert [path.name for path in files_of(cache)] == [".c.0.tmp", "a.blob", "d.blob"]
 
 
 def test_the_oldest_go_first_and_use_keeps(tmp_path):

@@ -248,12 +248,13 @@ def test_what_was_half_written_goes_once_it_is_old_files_and_folders(artifacts: 
     assert len(list(artifacts.home.glob("graphs/*"))) == 1
     artifacts.graphs().put("1" * 64, b"whole")
     (artifacts.home / "models" / ".mdl_1.job_1-1.00.tmp").mkdir(parents=True)
+    (artifacts.kernels() / f".{'a' * 64}.0f.tmp").write_bytes(b"of a killed process")
     (artifacts.home / "downloads").mkdir()
     (artifacts.home / "downloads" / "a.tmp").write_bytes(b"a user's")
     assert artifacts.remove_leftovers() == 0
     for path in artifacts.home.glob("*/*"):
         os.utime(path, (aged, aged))
-    assert artifacts.remove_leftovers(but_of=["job_1-1"]) == 1
+    assert artifacts.remove_leftovers(but_of=["job_1-1"]) == 2
     assert artifacts.remove_leftovers() == 1
     assert {path.name for path in artifacts.home.glob("*/*")} == {"a.tmp", f"{'1' * 64}.onnx.zst"}
 

@@ -100,12 +100,8 @@ def _cut_channels(run: Run, spec: PruneSpec, parent: Parent) -> Cut:
     measured = {name: measure(network) for name, measure in filters.measures(cutter, parent.data).items()}
     figures = {f"{name}_left": round(value, 4) for name, value in measured.items()}
     # Weights that were cut of the parent stay cut, as far as their channels are still there.
-    return Cut(network, _zeros(network), {"sparsity": round(share, 4), **figures})
-
-
-def _zeros(network: Network) -> pruning.Masks | None:
-    found = pruning.zeros(network)
-    return found if any(bool(cut.any()) for cut in found.cut.values()) else None
+    masks = pruning.zeros(network) if pruning.sparsity(network).prunable else None
+    return Cut(network, masks, {"sparsity": round(share, 4), **figures})
 
 
 def _share(run: Run, cutter: filters.Cutter, parent: Parent) -> float:

@@ -168,6 +168,9 @@ class Watch:
     def on_step(self, *, epoch: int, epochs: int, fraction: float) -> None:
         """Nothing to tell."""
 
+    def on_work(self) -> None:
+        """Nothing to tell."""
+
     def on_epoch(self, row: EpochRow) -> None:
         self.rows.append(row)
         self.see()

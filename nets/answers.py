@@ -15,6 +15,7 @@ from nets.batches import normalised
 from nets.datasets import Dataset, Split
 
 Ask = Callable[[Tensor], Tensor]  # normalised images (N, C, H, W) to logits (N, classes)
+Told = Callable[[], None]  # hears, after each batch, that there are more answers
 
 # Two-sided 95 % of the normal distribution.
 Z = 1.96
@@ -57,14 +58,22 @@ def batch_for(data: Dataset) -> int:
 
 
 def answers(
-    network: nn.Module, split: Split, data: Dataset, *, batch_size: int | None = None, keep_logits: bool = False
+    network: nn.Module,
+    split: Split,
+    data: Dataset,
+    *,
+    batch_size: int | None = None,
+    keep_logits: bool = False,
+    told: Told | None = None,
 ) -> Answers:
     """Those of a network in evaluation mode, on the device it is on; `batch_size` None takes `batch_for`."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
     with torch.inference_mode():
-        given = answers_of(network, split, data, batch_size=batch_size, device=device, keep_logits=keep_logits)
+        given = answers_of(
+            network, split, data, batch_size=batch_size, device=device, keep_logits=keep_logits, told=told
+        )
     network.train(was_training)
     return given
 
@@ -77,6 +86,7 @@ def answers_of(
     batch_size: int | None = None,
     device: torch.device = CPU,
     keep_logits: bool = False,
+    told: Told | None = None,
 ) -> Answers:
     """Those of whatever takes normalised images (N, C, H, W) on this device and gives logits (N, classes)."""
     found: list[Tensor] = []
@@ -88,6 +98,8 @@ def answers_of(
         found.append(torch.stack([part.double() for part in logits.softmax(1).max(1)]))
         if keep_logits:
             kept.append(logits.float())
+        if told is not None:
+            told()
     confidence, predicted = torch.cat(found, 1)
     logits_kept = torch.cat(kept) if keep_logits else None
     return Answers(split.labels, predicted.long(), confidence, loss / len(split), logits_kept)

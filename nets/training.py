@@ -99,6 +99,9 @@ class Observer(Protocol):
     def on_step(self, *, epoch: int, epochs: int, fraction: float) -> None:
         """After each step of `epoch` (from 1); `fraction` is the share of all steps that are done."""
 
+    def on_work(self) -> None:
+        """After each batch of validation images: the training goes on, though by no step."""
+
     def on_epoch(self, row: EpochRow) -> None:
         """After each epoch, before its checkpoint: a training taken up again may tell its last epoch once more."""
 
@@ -328,7 +331,7 @@ def _factor(run: _Run, progress: Progress, step: int) -> float:
 
 def _finish_epoch(run: _Run, progress: Progress) -> None:
     started = time.perf_counter()
-    validation = evaluate(run.shown, run.data.validation, run.data)
+    validation = evaluate(run.shown, run.data.validation, run.data, told=run.observer.on_work)
     if not math.isfinite(validation.loss):
         raise NonFiniteLoss(progress.epoch + 1, None)
     row = EpochRow(

@@ -65,6 +65,12 @@ class Run:
         self._advance({"epoch": epoch, "epochs": epochs}, fraction)
         self._rests.take()
 
+    def on_work(self) -> None:
+        """Called as work goes on of which no progress is told: images are answered, a download grows."""
+        self._steps += 1
+        if time.monotonic() - self._reported_at >= REPORT_SECONDS:
+            self._report()
+
     def on_files(self, phase: str, done: int, total: int | None) -> None:
         """Called as a data set is read or decoded, with what is done of the total; raises Stopped on request."""
         if self._stop.is_set():

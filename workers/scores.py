@@ -10,7 +10,7 @@ import numpy as np
 
 from formats.manifest import Calibration
 from inference import calibration
-from nets.answers import Answers, Ask, answers, answers_of
+from nets.answers import Answers, Ask, Told, answers, answers_of
 from nets.architectures import Network
 from nets.datasets import Dataset, Split
 
@@ -37,14 +37,15 @@ class Judged:
         return calibration.calibration_error(self.test.confidence.numpy(), self.test.right.numpy())
 
 
-def judge(network: Network, data: Dataset) -> Judged:
-    """Asks a network for all images that it was not trained on."""
-    return Judged(answers(network, data.validation, data), answers(network, data.test, data))
+def judge(network: Network, data: Dataset, told: Told) -> Judged:
+    """Asks a network for all images that it was not trained on; `told` hears that it goes on."""
+    ask = partial(answers, network, data=data, told=told)
+    return Judged(ask(data.validation), ask(data.test))
 
 
-def judge_and_calibrate(network: Network, data: Dataset) -> Judged:
+def judge_and_calibrate(network: Network, data: Dataset, told: Told) -> Judged:
     """The same of a network that is to be published."""
-    return _calibrated(partial(answers, network, data=data, keep_logits=True), data)
+    return _calibrated(partial(answers, network, data=data, keep_logits=True, told=told), data)
 
 
 def judge_and_calibrate_as_run(ask: Ask, data: Dataset) -> Judged:

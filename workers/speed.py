@@ -34,6 +34,7 @@ class Speeds:
 
     def of(self, network: Network) -> float:
         """Publishes the network for a moment, and times it."""
+        self._run.on_work()
         manifest = self._parent.manifest
         request = Publication(
             id=manifest.id,

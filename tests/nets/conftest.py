@@ -143,6 +143,7 @@ class FolderObserver:
     saved: list[tuple[int, int, bool]] = field(default_factory=list)
     fractions: list[float] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    signs: int = 0
     best: Path | None = None
     newest: Path | None = None
 
@@ -150,6 +151,9 @@ class FolderObserver:
         assert 1 <= epoch <= epochs
         self.steps += 1
         self.fractions.append(fraction)
+
+    def on_work(self) -> None:
+        self.signs += 1
 
     def on_epoch(self, row: EpochRow) -> None:
         self.rows.append(row)

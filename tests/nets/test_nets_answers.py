@@ -31,6 +31,9 @@ def test_answers_are_those_that_an_evaluation_counts(digits: Dataset) -> None:
     logits = answers(network, digits.test, digits, batch_size=50, keep_logits=True).logits
     assert logits is not None
     assert logits.argmax(1).equal(found.predicted)
+    signs: list[int] = []
+    assert answers(network, digits.test, digits, batch_size=50, told=lambda: signs.append(1)).accuracy == found.accuracy
+    assert len(signs) == math.ceil(len(digits.test) / 50)
     by_class = accuracy_by_class(found, 10)
     wanted = [row[number] / sum(row) for number, row in enumerate(evaluation.confusion)]
     assert by_class.tolist() == pytest.approx(wanted)

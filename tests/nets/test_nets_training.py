@@ -80,6 +80,7 @@ def test_the_network_has_the_weights_of_the_best_epoch(few: Dataset, tmp_path: P
     result = train(small_network("mlp", activation="tanh"), few, unsteady(), observer)
     best = max(observer.rows, key=lambda row: (row.validation_accuracy, -row.validation_loss))
     assert result.best_epoch == best.epoch < result.epochs_run
+    assert observer.signs == result.epochs_run  # one for each batch of each validation
     assert evaluate(result.network, few.validation, few).loss == best.validation_loss
     assert observer.best is not None
     kept = small_network("mlp", activation="tanh")

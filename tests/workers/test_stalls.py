@@ -5,14 +5,20 @@ from __future__ import annotations
 import io
 import sys
 import threading
+import time
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from fastapi.testclient import TestClient
+from torch import Tensor, nn
 
+from nets.datasets import load
 from service.app import create_app
+from specs.datasets import BUILTIN_DATASETS
 from specs.settings import Settings
 from store import queue, workers
 from store.artifacts import Artifacts
@@ -21,7 +27,9 @@ from tests.chaos.yard import running_consumer
 from tests.conftest import LOOPBACK, png, wait_for
 from workers.child import TITLE
 from workers.consumer import Progress
-from workers.run import Run
+from workers.growth import growth_told
+from workers.run import REPORT_SECONDS, Run
+from workers.scores import judge
 
 
 def test_a_job_stalls_by_its_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,17 +43,65 @@ def test_a_job_stalls_by_its_steps_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found == [False, False, False, False, True, False]
 
 
-def test_each_phase_has_its_own_time_to_make_a_step(settings: Settings, database: Database) -> None:
+@pytest.fixture
+def running(settings: Settings, database: Database) -> Run:
+    """A job that has begun."""
     with database.write() as session:
         queue.enqueue(session, kind="train", name="x", spec="{}")
         claim = queue.claim(session, workers.register(session, ["cpu"]))
     assert claim is not None
-    run, steps = Run(settings, database, Artifacts(settings.home), claim, threading.Event()), []
+    return Run(settings, database, Artifacts(settings.home), claim, threading.Event())
+
+
+def step_of(run: Run) -> int:
+    """Where the store has the job."""
+    with run.database.read() as session:
+        return queue.find_job(session, run.claim.job_id).step
+
+
+def test_each_phase_has_its_own_time_to_make_a_step(running: Run) -> None:
+    steps = []
     for phase in ("training", "exporting", "measuring"):
-        run.enter(phase)
-        with database.read() as session:
-            steps.append(queue.find_job(session, claim.job_id).step)
+        running.enter(phase)
+        steps.append(step_of(running))
     assert steps == sorted(set(steps))
+
+
+class Slow(nn.Module):
+    """Takes its time with each batch, and notes at which step the job stands by then."""
+
+    def __init__(self, stands_at: Callable[[], int]) -> None:
+        super().__init__()
+        self.linear, self.steps, self._stands_at = nn.Linear(64, 10), list[int](), stands_at
+
+    def forward(self, images: Tensor) -> Tensor:
+        time.sleep(REPORT_SECONDS)
+        self.steps.append(self._stands_at())
+        found: Tensor = self.linear(images.flatten(1))
+        return found
+
+
+def test_a_long_judging_makes_steps(running: Run) -> None:
+    network = Slow(lambda: step_of(running))
+    data = load(BUILTIN_DATASETS["digits"], image_size=8, seed=0, validation_fraction=0.1)
+    judge(network, data, running.on_work)
+    assert len(set(network.steps)) == len(network.steps) > 1
+
+
+def test_a_growing_folder_makes_steps_and_one_that_stays_as_it_is_none(running: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "comes later"
+    begun = step_of(running)
+    with growth_told(folder, running.on_work, seconds=0.02):
+        time.sleep(2 * REPORT_SECONDS)
+        assert step_of(running) == begun
+        (folder / "deep").mkdir(parents=True)
+        with (folder / "deep" / "download").open("wb", buffering=0) as file:
+
+            def grown() -> bool:
+                file.write(b"more")
+                return step_of(running) > begun
+
+            wait_for(grown, seconds=30)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the process by its name, and stops it")

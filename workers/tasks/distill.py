@@ -32,7 +32,8 @@ def distill(run: Run, spec: DistillSpec) -> None:
         prepared.network, data, prepared.plan, run, gradually=plan_shrinking(spec), teacher=prepared.teacher
     )
     run.enter("evaluating")
-    before, after = judge(parent.network, data), judge_and_calibrate(result.network, data)
+    before = judge(parent.network, data, run.on_work)
+    after = judge_and_calibrate(result.network, data, run.on_work)
     origin = student_origin(parent.origin, spec)
     request = child_of(
         parent,

@@ -20,6 +20,7 @@ from specs.jobs import IngestSpec
 from specs.settings import Settings
 from store import datasets, queue
 from store.publishing import publishing
+from workers.growth import growth_told
 from workers.run import Run
 
 
@@ -87,7 +88,9 @@ def _folder(run: Run, _dataset_id: str, source: FolderSource) -> Files:
 
 def _torchvision(run: Run, _dataset_id: str, source: TorchvisionSource) -> Files:
     # By its name: torch, which it needs, is not loaded for the other sources, nor would it fit into their limits.
-    reading = resolve_name("nets.torchvision_sets:open_set")(source.name, run.artifacts.downloads())
+    folder = run.artifacts.downloads()
+    with growth_told(folder, run.on_work):
+        reading = resolve_name("nets.torchvision_sets:open_set")(source.name, folder)
     images = (Member(image.path, image.data, image.label, image.split) for image in reading.images)
     return Files(images, reading.notes)
 

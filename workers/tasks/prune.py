@@ -37,9 +37,9 @@ def prune(run: Run, spec: PruneSpec) -> None:
     parent = load_parent(run, spec.model)
     plan = plan_fine_tuning(spec, spec.fine_tune, origin=parent.origin) if spec.fine_tune is not None else None
     run.enter("pruning")
-    before, shapes = judge(parent.network, parent.data), shapes_of(parent.network)
+    before, shapes = judge(parent.network, parent.data, run.on_work), shapes_of(parent.network)
     cut = CUTS[PRUNING_METHODS[spec.method].cuts](run, spec, parent)
-    after_cut = judge(cut.network, parent.data)
+    after_cut = judge(cut.network, parent.data, run.on_work)
     best_epoch = 0
     if plan is not None:
         foresee(run, Prepared(cut.network, parent.data, plan), field="fine_tune.batch_size")
@@ -52,7 +52,7 @@ def prune(run: Run, spec: PruneSpec) -> None:
         )
         cut, best_epoch = replace(cut, network=retrained.network), retrained.best_epoch
     run.enter("evaluating")
-    stages = Stages(before, after_cut, judge_and_calibrate(cut.network, parent.data))
+    stages = Stages(before, after_cut, judge_and_calibrate(cut.network, parent.data, run.on_work))
     request = child_of(
         parent,
         run,

@@ -35,7 +35,7 @@ def quantize(run: Run, spec: QuantizeSpec) -> None:
     run.enter("loading")
     parent = load_parent(run, spec.model)
     quantization = _quantization()
-    compile_graph = partial(_compiled, threads=run.settings.inference_threads)
+    compile_graph = partial(_compiled, run)
 
     def told(images: int) -> None:
         run.on_files("quantizing", min(images, spec.calibration_images), spec.calibration_images)
@@ -48,7 +48,7 @@ def quantize(run: Run, spec: QuantizeSpec) -> None:
     training = {**parent.manifest.training, "quantize": spec.model_dump(mode="json")}
     request = child_of(parent, run, "quantized", training=training, judged=after)
     layers = _layers(parent, quantization.integer_layers(parent.network, found.model))
-    stages = Stages(judge(parent.network, parent.data), None, after)
+    stages = Stages(judge(parent.network, parent.data, run.on_work), None, after)
     publish_files(
         run,
         partial(publish_quantized, model=found.model, request=request, ask=ask, counts=_counts(parent)),
@@ -64,12 +64,13 @@ def _quantization() -> Any:
     return import_module("nets.quantization")
 
 
-def _compiled(graph: bytes, *, threads: int) -> Ask:
+def _compiled(run: Run, graph: bytes) -> Ask:
     """OpenVINO: it runs integers faster than ONNX Runtime on every network, and depthwise ones three times so."""
-    network = RUNTIMES["openvino"].compile(graph, threads=threads)
+    network = RUNTIMES["openvino"].compile(graph, threads=run.settings.inference_threads)
 
     def ask(images: Tensor) -> Tensor:
         logits = network(np.ascontiguousarray(images.numpy()))
+        run.on_work()
         return images.new_tensor(logits)
 
     return ask

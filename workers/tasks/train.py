@@ -12,6 +12,7 @@ from specs.jobs import TrainSpec
 from store.ids import new_id
 from store.quotes import compared
 from workers.data import load_data, look_of
+from workers.growth import growth_told
 from workers.memory import free_memory
 from workers.plans import plan_shrinking, plan_training
 from workers.publishing import publish
@@ -32,7 +33,7 @@ def train(run: Run, spec: TrainSpec) -> None:
     run.checkpoints.kept = frozenset(spec.keep_epochs)
     result = training.train(prepared.network, data, prepared.plan, run, gradually=plan_shrinking(spec))
     run.enter("evaluating")
-    judged = judge_and_calibrate(result.network, data)
+    judged = judge_and_calibrate(result.network, data, run.on_work)
     request = Publication(
         id=new_id("mdl"),
         kind="trained",
@@ -77,5 +78,6 @@ def _find_weights(run: Run, spec: TrainSpec) -> Weights | None:
     # Only now: torchvision takes as long to load as torch itself.
     pretrained = import_module("nets.pretrained")
     places = pretrained.Places(placed=run.settings.pretrained_dir, kept=run.artifacts.downloads() / "pretrained")
-    found: Weights = pretrained.find(pretrained.published(spec.architecture, spec.pretrained), places)
+    with growth_told(places.kept, run.on_work):
+        found: Weights = pretrained.find(pretrained.published(spec.architecture, spec.pretrained), places)
     return found

@@ -1,0 +1,43 @@
+"""Signs of life from a folder that grows: of a download or an unpacking by other libraries nothing else is heard."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event, Thread
+
+LOOK_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def growth_told(folder: Path, told: Callable[[], None], *, seconds: float = LOOK_SECONDS) -> Iterator[None]:
+    """Within, `told` is called from a thread of its own whenever the bytes below a folder are others than before."""
+    done = Event()
+    watcher = Thread(target=_watch, args=(folder, told, done, seconds), name="growth", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _watch(folder: Path, told: Callable[[], None], done: Event, seconds: float) -> None:
+    known = _bytes_below(folder)
+    while not done.wait(seconds):
+        found = _bytes_below(folder)
+        if found != known:
+            known = found
+            told()
+
+
+def _bytes_below(folder: Path) -> int:
+    """The size of all files; what goes while it is looked at is left out. A folder that is not there has none."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118 - a hundred thousand of them
+    return total

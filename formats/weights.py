@@ -1,23 +1,21 @@
 """Named tensors as one file: dense, or sparse for pruned networks. Both are safetensors files; neither is pickle.
 
-Sparse coding, lossless. All float32 tensors, in the order of the header, are seen as one row of 32-bit words:
-`mask` is one bit a word (set where the word is not zero), packed, under zstd;
-`values` are the words that are not zero, their first bytes first, then their second bytes and so on, each place a
-frame of zstd (bytes of one place resemble each other: exponents compress, mantissas do not).
-All int8 tensors are a row of bytes, coded in the same way as `mask8` and `values8`.
-Tensors of other types follow as they are, under zstd, in `rest`.
-`header` is JSON under zstd: of each tensor its name, its type and its shape, in the order of names.
-A word is zero only if all its bits are: -0.0 is kept.
+Sparse coding, lossless. All float32 tensors, in the order of the header, are seen as one row of 32-bit words, and all
+int8 tensors as one of bytes: parts whose names begin with `words.` and `bytes.`, as `formats.rows` tells. Tensors of
+other types follow as they are in `rest`. `header` is JSON: of each tensor its name, its type and its shape, in order of
+names. All parts are packed (`formats.packing`). A word is zero only if all its bits are: -0.0 is kept.
 
-This is `sparse-2`. Files of `sparse-1`, which are read too, have all values in one frame and their header in the
-metadata.
+This is `sparse-3`. Two older ones are read too: there a row is `mask` and `values`, one of bytes `mask8` and `values8`;
+all is under zstd, and `sparse-1` has its header in the metadata.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,21 +26,33 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from formats.files import DamagedFiles
+from formats.packing import Blob, check_size, from_zstd, pack, unpack
+from formats.rows import Blobs, code_row, read_old_row, read_row
 
 Tensors = Mapping[str, NDArray[Any]]
-Coding = Literal["dense", "sparse-1", "sparse-2"]
-SPARSE: Coding = "sparse-2"  # what `write_sparse` writes
+Coding = Literal["dense", "sparse-1", "sparse-2", "sparse-3"]
+OLD = {"sparse-1", "sparse-2"}
+SPARSE: Coding = "sparse-3"  # what `write_sparse` writes
 
 DENSE_NAME = "weights.safetensors"
 SPARSE_NAME = "weights.sparse.safetensors"
-LEVEL = 19
-# What is coded by its zeros: the type, what ends the names of its two parts, and what its words are read as.
-ROWS: tuple[tuple[type[np.generic], str, type[np.generic]], ...] = (
-    (np.float32, "", np.uint32),
-    (np.int8, "8", np.uint8),
+
+
+@dataclass(frozen=True)
+class Row:
+    """Tensors of one type that are coded by their zeros: what their words are read as, and the names of their parts."""
+
+    kind: np.dtype[Any]
+    word: np.dtype[Any]
+    begins: str
+    once_ended: str
+
+
+ROWS = (
+    Row(np.dtype(np.float32), np.dtype(np.uint32), "words.", ""),
+    Row(np.dtype(np.int8), np.dtype(np.uint8), "bytes.", "8"),
 )
-CODED = tuple(np.dtype(kind) for kind, _, _ in ROWS)
-MAX_BYTES = 1 << 34
+CODED = tuple(row.kind for row in ROWS)
 MAX_HEADER_BYTES = 1 << 26
 
 
@@ -56,14 +66,14 @@ def write_sparse(path: Path, tensors: Tensors) -> None:
     ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
     header = json.dumps([[name, tensor.dtype.str, list(tensor.shape)] for name, tensor in ordered.items()]).encode()
     metadata: dict[str, str] = {"coding": SPARSE, "header": str(len(header))}
-    blobs = {"header": _compress(header)}
-    for kind, suffix, word in ROWS:
-        words = [tensor.reshape(-1).view(word) for tensor in ordered.values() if tensor.dtype == kind]
+    blobs = {"header": pack(header)}
+    for row in ROWS:
+        words = [tensor.reshape(-1).view(row.word) for tensor in ordered.values() if tensor.dtype == row.kind]
         if words:
-            coded, nonzero = _coded(np.concatenate(words))
-            blobs |= {f"{part}{suffix}": blob for part, blob in coded.items()}
-            metadata[f"nonzero{suffix}"] = str(nonzero)
-    blobs["rest"] = _compress(b"".join(tensor.tobytes() for tensor in ordered.values() if tensor.dtype not in CODED))
+            parts, numbers = code_row(np.concatenate(words))
+            blobs |= {f"{row.begins}{name}": blob for name, blob in parts.items()}
+            metadata |= {f"{row.begins}{name}": str(number) for name, number in numbers.items()}
+    blobs["rest"] = pack(b"".join(tensor.tobytes() for tensor in ordered.values() if tensor.dtype not in CODED))
     save_file(blobs, path, metadata)
 
 
@@ -72,83 +82,58 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        if metadata.get("coding") not in {"sparse-1", SPARSE}:
+        if metadata.get("coding") not in {SPARSE, *OLD}:
             return dict(load_file(path))
         return _read_sparse(load_file(path), metadata)
-    except (SafetensorError, zstandard.ZstdError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, zstandard.ZstdError, zlib.error, KeyError, IndexError, TypeError, ValueError) as error:
         raise DamagedFiles(f"{path.name} cannot be read: {error}") from error
 
 
-def _coded(row: NDArray[Any]) -> tuple[dict[str, NDArray[np.uint8]], int]:
-    """Mask and values of a row of words, and how many are not zero."""
-    set_words = row != 0
-    shuffled = row[set_words].view(np.uint8).reshape(-1, row.itemsize).T
-    parts = {
-        "mask": _compress(np.packbits(set_words).tobytes()),
-        "values": np.concatenate([_compress(place.tobytes()) for place in shuffled]),
-    }
-    return parts, int(set_words.sum())
-
-
-def _compress(data: bytes) -> NDArray[np.uint8]:
-    return np.frombuffer(zstandard.ZstdCompressor(level=LEVEL).compress(data), dtype=np.uint8)
-
-
-def _decompress(blob: NDArray[np.uint8], expected: int) -> NDArray[np.uint8]:
-    """Exactly `expected` bytes, or an error: what a frame says of its own size is not believed."""
-    if expected > MAX_BYTES:
-        raise ValueError(f"{expected} bytes of weights are more than can be read")
-    with zstandard.ZstdDecompressor().stream_reader(blob.tobytes(), read_across_frames=True) as reader:
-        data = reader.read(expected + 1)
-    if len(data) != expected:
-        raise ValueError("the data is not as long as its header says")
-    return np.frombuffer(data, dtype=np.uint8)
-
-
-def _read_sparse(blobs: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+def _read_sparse(blobs: Blobs, metadata: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    old = metadata["coding"] in OLD
+    unpacked = from_zstd if old else unpack
     header = [
-        (str(name), np.dtype(kind), tuple(int(n) for n in shape)) for name, kind, shape in _header(blobs, metadata)
+        (str(name), np.dtype(kind), tuple(int(n) for n in shape))
+        for name, kind, shape in _header(blobs, metadata, unpacked)
     ]
-    rows = {np.dtype(kind): _row(blobs, metadata, header, kind, suffix) for kind, suffix, _ in ROWS}
-    rest_size = sum(kind.itemsize * math.prod(shape) for _, kind, shape in header if kind not in CODED)
-    rest = _decompress(blobs["rest"], rest_size)
+    read = _old_row if old else _row
+    rows = {}
+    for row in ROWS:
+        count = sum(math.prod(shape) for _, kind, shape in header if kind == row.kind)
+        check_size(count * row.word.itemsize)
+        rows[row.kind] = read(row, blobs, metadata, count) if count else np.zeros(0, dtype=np.uint8)
+    rest = unpacked(
+        blobs["rest"], sum(kind.itemsize * math.prod(shape) for _, kind, shape in header if kind not in CODED)
+    )
     tensors: dict[str, NDArray[Any]] = {}
     at = dict.fromkeys([*rows, None], 0)
     for name, kind, shape in header:
-        row, place = (rows[kind], kind) if kind in rows else (rest, None)
+        data, place = (rows[kind], kind) if kind in rows else (rest, None)
         size = math.prod(shape) * kind.itemsize
-        tensors[name] = row[at[place] : at[place] + size].view(kind).reshape(shape)
+        tensors[name] = data[at[place] : at[place] + size].view(kind).reshape(shape)
         at[place] += size
     return tensors
 
 
-def _header(blobs: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> list[list[Any]]:
+def _header(blobs: Blobs, metadata: Mapping[str, str], unpacked: Callable[[Blob, int], Blob]) -> list[list[Any]]:
     if metadata["coding"] == "sparse-1":
         header = json.loads(metadata["tensors"])
     elif (size := int(metadata["header"])) > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {size} bytes is more than can be read")
     else:
-        header = json.loads(_decompress(blobs["header"], size).tobytes())
+        header = json.loads(unpacked(blobs["header"], size).tobytes())
     if not isinstance(header, list) or any(min(shape, default=0) < 0 for _, _, shape in header):
         raise ValueError("the header does not list tensors")
     return header
 
 
-def _row(
-    blobs: Mapping[str, NDArray[Any]],
-    metadata: Mapping[str, str],
-    header: list[tuple[str, np.dtype[Any], tuple[int, ...]]],
-    kind: type[np.generic],
-    suffix: str,
-) -> NDArray[np.uint8]:
+def _row(row: Row, blobs: Blobs, metadata: Mapping[str, str], count: int) -> Blob:
     """The bytes of all tensors of a type, one after the other."""
-    width, count = np.dtype(kind).itemsize, sum(math.prod(shape) for _, own, shape in header if own == kind)
-    if not count:
-        return np.zeros(0, dtype=np.uint8)
-    nonzero = int(metadata[f"nonzero{suffix}"])
-    packed = _decompress(blobs[f"mask{suffix}"], (count + 7) // 8)
-    set_words = np.unpackbits(packed, count=count).astype(bool)
-    shuffled = _decompress(blobs[f"values{suffix}"], width * nonzero).reshape(width, nonzero)
-    row = np.zeros((count, width), dtype=np.uint8)
-    row[set_words] = shuffled.T
-    return row.reshape(-1)
+    parts = {name.removeprefix(row.begins): blob for name, blob in blobs.items() if name.startswith(row.begins)}
+    numbers = {name: int(metadata[f"{row.begins}{name}"]) for name in ("nonzero", "gaps")}
+    return read_row(parts, numbers, count, row.word)
+
+
+def _old_row(row: Row, blobs: Blobs, metadata: Mapping[str, str], count: int) -> Blob:
+    parts = {name: blobs[f"{name}{row.once_ended}"] for name in ("mask", "values")}
+    return read_old_row(parts, int(metadata[f"nonzero{row.once_ended}"]), count, row.word)

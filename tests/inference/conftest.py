@@ -80,7 +80,7 @@ class Published:
         self.weights = weights_of(seed, channels)
         self.coding = coding
         directory.mkdir(exist_ok=True)
-        sparse = coding == "sparse-2"
+        sparse = coding == "sparse-3"
         (write_sparse if sparse else write_dense)(directory / self.weights_file, self.weights)
         (directory / GRAPH_NAME).write_bytes(bare_graph(graph_of(self.weights, channels), self.weights))
         pixels = random_pixels(3, channels)
@@ -88,7 +88,7 @@ class Published:
 
     @property
     def weights_file(self) -> str:
-        return SPARSE_NAME if self.coding == "sparse-2" else DENSE_NAME
+        return SPARSE_NAME if self.coding == "sparse-3" else DENSE_NAME
 
     def expected(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return reference_logits(self.weights, pixels, self.rule)

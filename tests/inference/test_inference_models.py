@@ -15,7 +15,7 @@ from inference.runtimes import RUNTIMES, CannotRun
 from specs.registry import UnknownName
 
 
-@pytest.mark.parametrize("coding", ["dense", "sparse-2"])
+@pytest.mark.parametrize("coding", ["dense", "sparse-3"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_predicts_what_the_network_means(publish, pixels, runtime, channels, coding):

@@ -1,0 +1,65 @@
+"""Bytes made smaller without loss: as they are, by zstd, or by Huffman codes alone, whichever is smallest.
+
+The first byte tells which. Huffman codes alone (RFC 1951 with no match in it) are smaller than zstd where bytes stand
+in no order but some are much more frequent than others: exponents of weights, distances between them.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+Blob = NDArray[np.uint8]
+
+LEVEL = 19
+PLAIN, ZSTD, HUFFMAN = range(3)
+MAX_BYTES = 1 << 34
+RAW = -zlib.MAX_WBITS  # neither header nor checksum: the file of the weights has a hash of its own
+
+
+def pack(data: bytes) -> Blob:
+    """The smallest of the three."""
+    forms = {PLAIN: data, ZSTD: zstandard.ZstdCompressor(level=LEVEL).compress(data), HUFFMAN: _by_huffman(data)}
+    smallest = min(forms, key=lambda form: len(forms[form]))
+    return np.frombuffer(bytes([smallest]) + forms[smallest], dtype=np.uint8)
+
+
+def unpack(blob: Blob, expected: int) -> Blob:
+    """Exactly `expected` bytes, or a ValueError or an error of the two libraries."""
+    form, content = blob[0], blob[1:]
+    if form == PLAIN:
+        return _as_long_as(content, expected)
+    if form == ZSTD:
+        return from_zstd(content, expected)
+    if form == HUFFMAN:
+        check_size(expected)
+        found = zlib.decompressobj(RAW).decompress(content.tobytes(), expected + 1)
+        return _as_long_as(np.frombuffer(found, dtype=np.uint8), expected)
+    raise ValueError(f"there is no form {form} of packed bytes")
+
+
+def from_zstd(blob: Blob, expected: int) -> Blob:
+    """The same of frames of zstd: what a frame says of its own size is not believed."""
+    check_size(expected)
+    with zstandard.ZstdDecompressor().stream_reader(blob.tobytes(), read_across_frames=True) as reader:
+        return _as_long_as(np.frombuffer(reader.read(expected + 1), dtype=np.uint8), expected)
+
+
+def _by_huffman(data: bytes) -> bytes:
+    coder = zlib.compressobj(zlib.Z_BEST_COMPRESSION, zlib.DEFLATED, RAW, zlib.DEF_MEM_LEVEL, zlib.Z_HUFFMAN_ONLY)
+    return coder.compress(data) + coder.flush()
+
+
+def check_size(expected: int) -> None:
+    """ValueError for more than any file of weights is taken to have."""
+    if expected > MAX_BYTES:
+        raise ValueError(f"{expected} bytes of weights are more than can be read")
+
+
+def _as_long_as(data: Blob, expected: int) -> Blob:
+    if len(data) != expected:
+        raise ValueError("the data is not as long as its header says")
+    return data

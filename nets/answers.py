@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,6 +128,12 @@ def accuracy_by_class(given: Answers, classes: int) -> Tensor:
     counts = torch.bincount(given.labels, minlength=classes)
     right = torch.bincount(given.labels[given.right], minlength=classes)
     return right.double() / counts.double()
+
+
+def confusion(given: Answers) -> list[list[int]]:
+    """How many images of each class were taken for which: [class, the other, images], without pairs of none."""
+    pairs = Counter(zip(given.labels.tolist(), given.predicted.tolist(), strict=True))
+    return [[label, other, count] for (label, other), count in sorted(pairs.items())]
 
 
 def suffered(before: Answers, after: Answers, classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -6,43 +6,20 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from service.charts import GREEN, GREY, Scale, frame, shortened
 from service.pareto import Contestant
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 70, 30, 54, 60
 LEAST_RADIUS, MOST_RADIUS = 5.0, 20.0
-TICKS = 5
 LONGEST = 26
 # Of a name: about the width of a letter, and from one line to the next.
 LETTER, LINE = 7.0, 15.0
-STYLE = """
-text { font: 12px system-ui, sans-serif; fill: #333; paint-order: stroke; stroke: #fff; stroke-width: 3px }
-.title { font-size: 15px; font-weight: 600 }
-.axis, .grid { stroke: #ccc; stroke-width: 1 } .grid { stroke: #eee }
-.front { fill: #0b6e4f; fill-opacity: .75 } .other { fill: #9aa3ab; fill-opacity: .6 }
-.line { fill: none; stroke: #0b6e4f; stroke-width: 1.5; stroke-dasharray: 5 4 } .small { fill: #666 }
-.lead { stroke: #bbb; stroke-width: 1 }
+STYLE = f"""
+.front {{ fill: {GREEN}; fill-opacity: .75 }} .other {{ fill: {GREY}; fill-opacity: .6 }}
+.line {{ fill: none; stroke: {GREEN}; stroke-width: 1.5; stroke-dasharray: 5 4 }}
+.lead {{ stroke: #bbb; stroke-width: 1 }}
 """
-
-
-class _Scale:
-    """From a value to a pixel, with some room at both ends."""
-
-    def __init__(self, values: Sequence[float], start: float, end: float) -> None:
-        low, high = min(values), max(values)
-        room = (high - low) * 0.12 or max(abs(high) * 0.1, 1e-3)
-        self.low, self.high, self._start, self._end = low - room, high + room, start, end
-
-    def __call__(self, value: float) -> float:
-        return self._start + (value - self.low) / (self.high - self.low) * (self._end - self._start)
-
-    def ticks(self) -> list[float]:
-        """Round values within, about `TICKS` of them."""
-        raw = (self.high - self.low) / TICKS
-        power = 10 ** math.floor(math.log10(raw))
-        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
-        first = math.ceil(self.low / step)
-        return [number * step for number in range(first, math.floor(self.high / step) + 1)]
 
 
 def picture(items: Sequence[Contestant], front: Sequence[str]) -> str:
@@ -50,8 +27,8 @@ def picture(items: Sequence[Contestant], front: Sequence[str]) -> str:
     shown = sorted((item for item in items if item.latency_ms is not None), key=lambda item: -item.bytes)
     if not shown:
         return _frame('<text x="20" y="60">None of these models has been timed.</text>')
-    across = _Scale([item.latency_ms or 0.0 for item in shown], LEFT, WIDTH - RIGHT)
-    up = _Scale([100 * item.test_accuracy for item in shown], HEIGHT - BOTTOM, TOP)
+    across = Scale([item.latency_ms or 0.0 for item in shown], LEFT, WIDTH - RIGHT)
+    up = Scale([100 * item.test_accuracy for item in shown], HEIGHT - BOTTOM, TOP)
     largest = max(item.bytes for item in shown)
     best = sorted((item for item in shown if item.model in front), key=lambda item: item.latency_ms or 0.0)
     parts = [_axes(across, up), _line(best, across, up)]
@@ -66,16 +43,11 @@ def picture(items: Sequence[Contestant], front: Sequence[str]) -> str:
 
 
 def _frame(inner: str) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        f'role="img"><style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>'
-        f'<text class="title" x="20" y="24">Accuracy against latency</text>'
-        f'<text class="small" x="20" y="42">Larger marks take more bytes; green ones are beaten by no other.</text>'
-        f"{inner}</svg>"
-    )
+    note = "Larger marks take more bytes; green ones are beaten by no other."
+    return frame(inner, title="Accuracy against latency", note=note, size=(WIDTH, HEIGHT), style=STYLE)
 
 
-def _axes(across: _Scale, up: _Scale) -> str:
+def _axes(across: Scale, up: Scale) -> str:
     floor = HEIGHT - BOTTOM
     parts = [f'<path class="axis" d="M{LEFT} {TOP}V{floor}H{WIDTH - RIGHT}" fill="none"/>']
     for value in up.ticks():
@@ -92,7 +64,7 @@ def _axes(across: _Scale, up: _Scale) -> str:
     return "".join(parts)
 
 
-def _line(best: Sequence[Contestant], across: _Scale, up: _Scale) -> str:
+def _line(best: Sequence[Contestant], across: Scale, up: Scale) -> str:
     """Through those that are the most accurate of all that are as fast, from the fastest on."""
     rising: list[Contestant] = []
     for item in best:
@@ -125,12 +97,12 @@ class _Labels:
 
 
 def _mark(
-    item: Contestant, across: _Scale, up: _Scale, largest: int, labels: _Labels, *, chosen: bool
+    item: Contestant, across: Scale, up: Scale, largest: int, labels: _Labels, *, chosen: bool
 ) -> tuple[str, str]:
     """The mark of a model, and its name, with a line to it where it had to stand apart."""
     radius = max(LEAST_RADIUS, MOST_RADIUS * math.sqrt(item.bytes / largest))
     x, y = across(item.latency_ms or 0.0), up(100 * item.test_accuracy)
-    name = item.name if len(item.name) <= LONGEST else item.name[: LONGEST - 1] + "…"
+    name = shortened(item.name, LONGEST)
     beside = x < WIDTH * 0.7
     start = x + radius + 5 if beside else x - radius - 5
     end = start + LETTER * len(name) * (1 if beside else -1)

@@ -30,6 +30,7 @@ class Publication:
     facts: dict[str, Any]
     latency: dict[str, Any] | None
     report: dict[str, Any] | None = None
+    confusion: list[list[int]] | None = None
 
 
 def publish(session: Session, claim: Claim, publication: Publication) -> Model:

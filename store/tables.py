@@ -244,6 +244,8 @@ class Model(Table):
     latency: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     # A row for each layer: read for itself only, not with lists of models.
     report: Mapped[dict[str, Any] | None] = mapped_column(JSON, deferred=True, default=None)
+    # Of the test images: [class, the class it was taken for, how many], for each pair that there is.
+    confusion: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True, default=None)
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

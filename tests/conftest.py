@@ -53,6 +53,8 @@ TINY_PRUNING: dict[str, Any] = {
 }
 
 
+# What a process that tests and those that it starts may hold at a time.
+MEMORY_OF_TESTS = 3 * 2**29
 # Beside other tests, threads that wait for each other on tiny networks would do little else.
 ONE_THREAD = {"PRUNEYARD_TRAINING_THREADS": "1", "PRUNEYARD_INFERENCE_THREADS": "1"}
 
@@ -146,8 +148,9 @@ def api(settings: Settings) -> Iterator[TestClient]:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: many tests wait for processes of their own."""
-    return (os.cpu_count() or 1) + 1
+    """Two more than there are cores, as many tests wait for processes of their own; fewer where memory is scarce."""
+    by_memory = psutil.virtual_memory().total // MEMORY_OF_TESTS
+    return max(1, min((os.cpu_count() or 1) + 2, by_memory))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from inference.gpu import Graphics
 from inference.kernel_cache import KernelCache
 from inference.measuring import Measurement, measure
 from nets import publishing as files
+from nets.answers import Answers, confusion
 from nets.architectures import Network
 from store import models, queue
 from store.publishing import publishing
@@ -22,21 +23,34 @@ Report = Callable[[Path, str], dict[str, Any]]
 
 
 def publish(
-    run: Run, network: Network, request: files.Publication, *, result: dict[str, Any], report: Report | None = None
+    run: Run,
+    network: Network,
+    request: files.Publication,
+    *,
+    test: Answers,
+    result: dict[str, Any],
+    report: Report | None = None,
 ) -> None:
     """Writes the model's files, measures it, then enters it and ends the job in one transaction.
 
-    `report` is given the directory of the model and its fastest runtime on the CPU, and compares it with its parent.
+    `test` is what it answers to the test images. `report` is given the directory of the model and its fastest runtime
+    on the CPU, and compares it with its parent.
     """
 
     def write(directory: Path) -> ModelManifest:
         return files.publish(directory, network, request=request, graphs=run.artifacts.graphs())
 
-    publish_files(run, write, request, result=result, report=report)
+    publish_files(run, write, request, test=test, result=result, report=report)
 
 
 def publish_files(
-    run: Run, write: Write, request: files.Publication, *, result: dict[str, Any], report: Report | None = None
+    run: Run,
+    write: Write,
+    request: files.Publication,
+    *,
+    test: Answers,
+    result: dict[str, Any],
+    report: Report | None = None,
 ) -> None:
     """The same, where `write` fills an empty directory with the model's files."""
     run.enter("exporting")
@@ -48,7 +62,7 @@ def publish_files(
     with publishing(run.database, run.artifacts, run.artifacts.model(request.id), run.claim) as session:
         name = queue.held(session, run.claim).name
         publication = _publication(manifest, request, name=name, latency=measurement.as_dict())
-        models.publish(session, run.claim, replace(publication, report=reported))
+        models.publish(session, run.claim, replace(publication, report=reported, confusion=confusion(test)))
         removable = run.checkpoints.finish(session)
         told = {key: reported[key] for key in ("verdict", "reason")} if reported else {}
         queue.succeed(session, run.claim, {"model": manifest.id, **result, **told})

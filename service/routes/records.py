@@ -10,6 +10,8 @@ from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
 from service.bundles import LOG_BYTES, bundle, table
+from service.charts import MEDIA_TYPE, SAFE
+from service.curves_picture import picture
 from service.house import House, TheDatabase, TheHouse
 from service.job_logs import lines_after, tail
 from service.paging import Cursor, Limit, next_cursor, position
@@ -22,6 +24,7 @@ from store.queue import ENDED
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 CSV = "text/csv"
+MAX_EPOCHS = 10_000
 # A log holds what others printed: no browser is to take it for a page.
 PLAIN = {"X-Content-Type-Options": "nosniff"}
 
@@ -47,6 +50,20 @@ def get_metrics(
     if form == "csv":
         return Response(table(views), media_type=CSV)
     return Page(items=views, next_cursor=next_cursor(rows, limit, key="epoch"))
+
+
+@router.get(
+    "/{job_id}/curves.svg",
+    summary="Loss and accuracy of each epoch, as a picture",
+    response_class=Response,
+    responses={200: {"content": {MEDIA_TYPE: {}}}},
+)
+def get_curves(job_id: str, database: TheDatabase) -> Response:
+    """On training and on validation images, as far as the job has come."""
+    with database.read() as session:
+        job = queue.find_job(session, job_id)
+        rows = metrics.list_metrics(session, job_id, limit=MAX_EPOCHS)
+    return Response(picture([metric_view(row) for row in rows], job.name), media_type=MEDIA_TYPE, headers=SAFE)
 
 
 @router.get("/{job_id}/checkpoints", summary="Checkpoints of a job, newest first")

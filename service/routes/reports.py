@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from pydantic import Field
 
+from service.charts import MEDIA_TYPE, SAFE
 from service.house import TheDatabase
 from service.pareto import Contestant, contestants, front
 from service.pareto_picture import picture
@@ -17,9 +18,6 @@ from store import models
 from store.errors import NotFound
 
 router = APIRouter(prefix="/v1", tags=["models"])
-SVG = "image/svg+xml"
-# Names of models and classes stand in these pages: nothing in them may run, or load anything from elsewhere.
-SAFE = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'", "x-content-type-options": "nosniff"}
 
 
 class Report(Schema):
@@ -82,7 +80,7 @@ class Pareto(Schema):
     "/families/{family}/pareto",
     summary="A model and its descendants: accuracy against latency and bytes",
     response_model=Pareto,
-    responses={200: {"content": {SVG: {}}}},
+    responses={200: {"content": {MEDIA_TYPE: {}}}},
 )
 def get_pareto(
     family: str, database: TheDatabase, form: Annotated[Literal["json", "svg"], Query(alias="format")] = "json"
@@ -94,5 +92,5 @@ def get_pareto(
         raise NotFound("family")
     best = front(items)
     if form == "svg":
-        return Response(picture(items, best), media_type=SVG, headers=SAFE)
+        return Response(picture(items, best), media_type=MEDIA_TYPE, headers=SAFE)
     return Pareto(family=family, items=items, front=best)

@@ -49,7 +49,7 @@ def distill(run: Run, spec: DistillSpec) -> None:
     with run.database.read() as session:
         quoted = compared(session, run.claim, spec)
     facts = {"best_epoch": result.best_epoch, "epochs_run": result.epochs_run, **quoted}
-    publish(run, result.network, request, result=facts, report=told)
+    publish(run, result.network, request, test=after.test, result=facts, report=told)
 
 
 def prepare(run: Run, spec: DistillSpec, parent: Parent) -> Prepared:

@@ -69,7 +69,7 @@ def prune(run: Run, spec: PruneSpec) -> None:
     }
     layers = layers_since(cut.network, shapes)
     told = partial(report, stages, layers, parent, threads=run.settings.inference_threads)
-    publish(run, cut.network, request, result=result, report=told)
+    publish(run, cut.network, request, test=stages.after.test, result=result, report=told)
 
 
 def _teacher(spec: PruneSpec, parent: Parent) -> Teacher | None:

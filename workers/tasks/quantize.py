@@ -53,6 +53,7 @@ def quantize(run: Run, spec: QuantizeSpec) -> None:
         run,
         partial(publish_quantized, model=found.model, request=request, ask=ask, counts=_counts(parent)),
         request,
+        test=after.test,
         result={"drop": round(found.drop, 5), "float_layers": _still_float(layers)},
         report=partial(report, stages, layers, parent, threads=run.settings.inference_threads),
     )

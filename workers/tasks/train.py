@@ -48,7 +48,7 @@ def train(run: Run, spec: TrainSpec) -> None:
     with run.database.read() as session:
         quoted = compared(session, run.claim, spec)
     facts = {"best_epoch": result.best_epoch, "epochs_run": result.epochs_run, **quoted}
-    publish(run, result.network, request, result=facts)
+    publish(run, result.network, request, test=judged.test, result=facts)
 
 
 def prepare(run: Run, spec: TrainSpec) -> Prepared:

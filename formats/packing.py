@@ -53,13 +53,13 @@ FORMS = {PLAIN: _plain, ZSTD: _by_zstd, HUFFMAN: _by_huffman}
 
 def unpack(blob: Blob, expected: int) -> Blob:
     """Exactly `expected` bytes, or a ValueError or an error of the two libraries."""
+    check_size(expected)
     form, content = blob[0], blob[1:]
     if form == PLAIN:
         return _as_long_as(content, expected)
     if form == ZSTD:
         return from_zstd(content, expected)
     if form == HUFFMAN:
-        check_size(expected)
         found = zlib.decompressobj(RAW).decompress(content.tobytes(), expected + 1)
         return _as_long_as(np.frombuffer(found, dtype=np.uint8), expected)
     raise ValueError(f"there is no form {form} of packed bytes")
@@ -73,9 +73,9 @@ def from_zstd(blob: Blob, expected: int) -> Blob:
 
 
 def check_size(expected: int) -> None:
-    """ValueError for more than any file of weights is taken to have."""
-    if expected > MAX_BYTES:
-        raise ValueError(f"{expected} bytes of weights are more than can be read")
+    """ValueError for less than nothing, which the libraries take for no limit, and for more than any file has."""
+    if not 0 <= expected <= MAX_BYTES:
+        raise ValueError(f"{expected} bytes of weights cannot be read")
 
 
 def _as_long_as(data: Blob, expected: int) -> Blob:

@@ -40,9 +40,10 @@ def code_row(row: NDArray[Any]) -> tuple[dict[str, Blob], dict[str, int]]:
 
 def read_row(blobs: Blobs, numbers: Mapping[str, int], count: int, word: np.dtype[Any]) -> Blob:
     """The bytes of a row of so many words; ValueError, or KeyError, if the parts are not those of such a row."""
-    nonzero = numbers["nonzero"]
+    nonzero, gaps = numbers["nonzero"], numbers["gaps"]
+    _check_numbers(nonzero, count, gaps=gaps)
     if "gaps" in blobs:
-        set_words = _between_gaps(unpack(blobs["gaps"], numbers["gaps"]), count)
+        set_words = _between_gaps(unpack(blobs["gaps"], gaps), count)
     else:
         set_words = _bits(unpack(blobs["mask"], (count + 7) // 8), count)
     places = [unpack(blobs[f"values.{at}"], nonzero) for at in range(word.itemsize)]
@@ -52,9 +53,16 @@ def read_row(blobs: Blobs, numbers: Mapping[str, int], count: int, word: np.dtyp
 
 def read_old_row(blobs: Blobs, nonzero: int, count: int, word: np.dtype[Any]) -> Blob:
     """The same as codings before the third have it: a mask, and all values as they are in one part."""
+    _check_numbers(nonzero, count)
     set_words = _bits(from_zstd(blobs["mask"], (count + 7) // 8), count)
     shuffled = from_zstd(blobs["values"], word.itemsize * nonzero).reshape(word.itemsize, nonzero)
     return _spread(np.ascontiguousarray(shuffled.T).reshape(-1).view(word), set_words)
+
+
+def _check_numbers(nonzero: int, count: int, *, gaps: int = 0) -> None:
+    """ValueError for more than there may be in a row of so many words, before memory is taken for it."""
+    if not (0 <= nonzero <= count and 0 <= gaps <= nonzero + count // MORE):
+        raise ValueError(f"a row of {count} words cannot have {nonzero} that are not zero, {gaps} bytes apart")
 
 
 def _gaps(set_words: NDArray[np.bool_]) -> Blob:
@@ -86,6 +94,8 @@ def _turned(words: NDArray[Any], bits: int) -> NDArray[Any]:
 
 
 def _spread(values: NDArray[Any], set_words: NDArray[np.bool_]) -> Blob:
+    if len(values) != np.count_nonzero(set_words):
+        raise ValueError("there are more or fewer words than places for them")
     row = np.zeros(len(set_words), dtype=values.dtype)
-    row[set_words] = values  # ValueError if there are more or fewer
+    row[set_words] = values
     return row.view(np.uint8)

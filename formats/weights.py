@@ -54,6 +54,8 @@ ROWS = (
 )
 CODED = tuple(row.kind for row in ROWS)
 MAX_HEADER_BYTES = 1 << 26
+# What a header that is none leads to: numbers without end, lists in lists without end among it.
+UNREADABLE = (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 def write_dense(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = None) -> None:
@@ -85,7 +87,7 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
         if metadata.get("coding") not in {SPARSE, *OLD}:
             return dict(load_file(path))
         return _read_sparse(load_file(path), metadata)
-    except (SafetensorError, zstandard.ZstdError, zlib.error, KeyError, IndexError, TypeError, ValueError) as error:
+    except (SafetensorError, zstandard.ZstdError, zlib.error, *UNREADABLE) as error:
         raise DamagedFiles(f"{path.name} cannot be read: {error}") from error
 
 

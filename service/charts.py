@@ -10,6 +10,7 @@ MEDIA_TYPE = "image/svg+xml"
 # Names of models and classes stand in pictures and pages: nothing in them may run, or load anything from elsewhere.
 SAFE = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'", "x-content-type-options": "nosniff"}
 TICKS = 5
+NO_CHARACTERS = dict.fromkeys((0xFFFE, 0xFFFF), 0xFFFD)
 ROOM = 0.12
 GREEN, GREY, RED = "#0b6e4f", "#9aa3ab", "#a3212f"
 STYLE = """
@@ -45,10 +46,15 @@ def frame(inner: str, *, title: str, note: str, size: tuple[int, int], style: st
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img"><style>{STYLE}{style}</style><rect width="100%" height="100%" fill="#fff"/>'
-        f'<text class="title" x="20" y="24">{escape(title)}</text>'
-        f'<text class="small" x="20" y="42">{escape(note)}</text>'
+        f'<text class="title" x="20" y="24">{escaped(title)}</text>'
+        f'<text class="small" x="20" y="42">{escaped(note)}</text>'
         f"{inner}</svg>"
     )
+
+
+def escaped(name: str) -> str:
+    """A name within a picture: markup is told as it is, and what XML may not hold is replaced."""
+    return escape(name.translate(NO_CHARACTERS))
 
 
 def shortened(name: str, letters: int) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from html import escape
 
-from service.charts import GREEN, RED, frame, shortened
+from service.charts import GREEN, RED, escaped, frame, shortened
 from service.evaluation import Evaluation
 
 MOST = 40
 LONGEST = 16
 LETTER = 7.0
+# Of the title and the note.
+WIDTH = 640
 CELLS = 520.0
 TOP = 60
 # Cells that are smaller have no room for a number.
@@ -37,7 +38,7 @@ def picture(found: Evaluation, name: str) -> str:
     edge = side * len(shown)
     parts.append(f'<text class="small" x="{left + edge / 2:.1f}" y="{top + edge + 22:.1f}" text-anchor="middle">'
                  "taken for</text>")  # fmt: skip
-    size = (round(max(left + edge + 30, 480)), round(top + edge + 40))
+    size = (round(max(left + edge + 30, WIDTH)), round(top + edge + 40))
     title = f"{shortened(name, 40)}: {100 * found.accuracy:.2f} % of {found.images:,} test images"
     return frame("".join(parts), title=title, note=_note(found, len(shown)), size=size, style=STYLE)
 
@@ -60,8 +61,8 @@ def _note(found: Evaluation, shown: int) -> str:
 def _label(text: str, left: float, top: float, number: int, side: float) -> str:
     middle = (number + 0.5) * side
     return (
-        f'<text x="{left - 8:.1f}" y="{top + middle + 4:.1f}" text-anchor="end">{escape(text)}</text>'
-        f'<text transform="translate({left + middle + 4:.1f} {top - 8:.1f}) rotate(-90)">{escape(text)}</text>'
+        f'<text x="{left - 8:.1f}" y="{top + middle + 4:.1f}" text-anchor="end">{escaped(text)}</text>'
+        f'<text transform="translate({left + middle + 4:.1f} {top - 8:.1f}) rotate(-90)">{escaped(text)}</text>'
     )
 
 
@@ -77,6 +78,6 @@ def _cell(found: Evaluation, cell: tuple[int, int, int], corner: tuple[float, fl
         number = f'<text class="count{dark}" x="{x + side / 2:.1f}" y="{y + side / 2 + 4:.1f}">{count}</text>'
     return (
         f'<rect class="cell" x="{x:.1f}" y="{y:.1f}" width="{side:.1f}" height="{side:.1f}" '
-        f'fill="{GREEN if label == named else RED}" fill-opacity="{opacity:.2f}"><title>{escape(told)}</title></rect>'
+        f'fill="{GREEN if label == named else RED}" fill-opacity="{opacity:.2f}"><title>{escaped(told)}</title></rect>'
         f"{number}"
     )

@@ -29,7 +29,10 @@ def picture(rows: Sequence[MetricView], name: str) -> str:
     note = f"{rows[-1].epoch} {'epochs' if rows[-1].epoch > 1 else 'epoch'}"
     if best.validation_accuracy is not None:
         note += f"; the best on validation images is epoch {best.epoch} with {100 * best.validation_accuracy:.2f} %"
-    shown = rows[:: -(-len(rows) // POINTS)]
+    stride = -(-len(rows) // POINTS)
+    # However many are left out, not the last, nor the best, nor a gap.
+    kept = {rows[-1].epoch, best.epoch}
+    shown = [row for at, row in enumerate(rows) if at % stride == 0 or row.epoch in kept or row.non_finite]
     panels = [
         _panel(shown, "loss", PANELS[0], "{:.3g}".format),
         _panel(shown, "accuracy", PANELS[1], lambda value: f"{100 * value:.3g} %"),

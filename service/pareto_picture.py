@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 
-from service.charts import GREEN, GREY, Scale, frame, shortened
+from service.charts import GREEN, GREY, Scale, escaped, frame, shortened
 from service.pareto import Contestant
 
 WIDTH, HEIGHT = 760, 440
@@ -112,6 +111,6 @@ def _mark(
     told = f"{item.name}: {100 * item.test_accuracy:.2f} %, {item.latency_ms:.3g} ms, {item.bytes:,} bytes"
     circle = (
         f'<circle class="{"front" if chosen else "other"}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">'
-        f"<title>{escape(told)}</title></circle>"
+        f"<title>{escaped(told)}</title></circle>"
     )
-    return circle, f'{lead}<text class="name" x="{start:.1f}" y="{at:.1f}"{anchor}>{escape(name)}</text>'
+    return circle, f'{lead}<text class="name" x="{start:.1f}" y="{at:.1f}"{anchor}>{escaped(name)}</text>'

@@ -59,10 +59,11 @@ def publish_files(
         run.enter("measuring")
         measurement = _measure(run, directory)
         reported = None if report is None else report(directory, measurement.on_cpu)
+    taken_for = confusion(test)  # it takes its time, for which nobody is to wait
     with publishing(run.database, run.artifacts, run.artifacts.model(request.id), run.claim) as session:
         name = queue.held(session, run.claim).name
         publication = _publication(manifest, request, name=name, latency=measurement.as_dict())
-        models.publish(session, run.claim, replace(publication, report=reported, confusion=confusion(test)))
+        models.publish(session, run.claim, replace(publication, report=reported, confusion=taken_for))
         removable = run.checkpoints.finish(session)
         told = {key: reported[key] for key in ("verdict", "reason")} if reported else {}
         queue.succeed(session, run.claim, {"model": manifest.id, **result, **told})

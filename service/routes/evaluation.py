@@ -38,4 +38,5 @@ def _found(reference: str, database: Database) -> tuple[Evaluation, str]:
         row = models.find_model(session, reference)
         if not row.confusion:
             raise NotFound("evaluation", "model: it was published before there were evaluations")
-        return evaluation(row, row.confusion), row.name
+        cells, name = row.confusion, row.name
+    return evaluation(row, cells), name

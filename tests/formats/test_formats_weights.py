@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,8 @@ def _rewritten(path: Path, **changes: str) -> None:
         {"tensors": json.dumps([["a", "<f4", [-1]]])},
         {"tensors": json.dumps([["a", "O", [1]]])},
         {"tensors": json.dumps([["a", "<f4", "x"]])},
+        {"tensors": '[["a", "<f4", [Infinity]]]'},
+        {"tensors": "[" * 100_000},
     ],
     ids=str,
 )
@@ -150,6 +154,34 @@ def test_parts_that_are_none_are_damage(tmp_path: Path, name: str, sparsity: flo
         save_file(blobs | {name: np.frombuffer(bad, dtype=np.uint8)}, path, metadata)
         with pytest.raises(DamagedFiles):
             read_weights(path)
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 33])
+@pytest.mark.parametrize("name", ["words.nonzero", "words.gaps"])
+def test_numbers_that_cannot_be_take_no_memory(tmp_path: Path, name: str, number: int) -> None:
+    path = tmp_path / "weights"
+    write_sparse(path, {"row": np.eye(8, dtype=np.float32)})
+    with safe_open(path, framework="numpy") as file:
+        metadata, blobs = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    coder = zlib.compressobj(wbits=-15)
+    bomb = np.frombuffer(b"\x02" + coder.compress(bytes(1 << 26)) + coder.flush(), dtype=np.uint8)
+    save_file(blobs | {"words.gaps": bomb, "words.values.0": bomb}, path, metadata | {name: str(number)})
+    tracemalloc.start()
+    with pytest.raises(DamagedFiles):
+        read_weights(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+
+
+def test_one_value_is_not_taken_for_many(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    write_sparse(path, {"row": np.full(8, 1.5, dtype=np.float32)})
+    with safe_open(path, framework="numpy") as file:
+        metadata, blobs = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    fewer = {f"words.values.{place}": pack(b"\x01") for place in range(4)}
+    save_file(blobs | fewer, path, metadata | {"words.nonzero": "1"})
+    with pytest.raises(DamagedFiles):
+        read_weights(path)
 
 
 def test_words_far_from_each_other_come_back(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from store.tables import Model
 from tests.problems import problem_of
 
 SVG = "{http://www.w3.org/2000/svg}"
-HOSTILE = "<script>&\"'"
+HOSTILE = "<script>&\"'\ufffe"
 
 
 def test_every_model_tells_what_it_is_right_and_wrong_about(trained_api: TestClient) -> None:
@@ -122,6 +122,19 @@ def epoch(number: int, value: float | None) -> MetricView:
         "seconds",
     )
     return MetricView(epoch=number, **dict.fromkeys(names, value), non_finite=value is None)
+
+
+def test_the_last_epoch_of_many_is_drawn_and_a_gap_is_one() -> None:
+    values = [0.5 if number != 501 else None for number in range(800)]
+    drawing = ElementTree.fromstring(
+        curves_picture.picture([epoch(n + 1, value) for n, value in enumerate(values)], "x")
+    )
+    lines = [line.attrib["points"].split() for line in drawing.findall(f".//{SVG}polyline")]
+    assert len(lines) == 8
+    ends = sorted({float(line[-1].partition(",")[0]) for line in lines})
+    steps = (ends[1] - ends[0]) / (800 - 501)
+    # The gap begins after epoch 501, and the lines end with the last epoch.
+    assert (ends[1] - float(lines[0][0].partition(",")[0])) / steps == pytest.approx(799, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ from PIL import Image
 
 from benchmarks.api import machine, tell
 from nets import architectures, training
+from nets.answers import answers
 from nets.datasets import Dataset, assemble, moments_of
-from nets.evaluation import evaluate
 from nets.pixels import Pixels
 from nets.training import EpochRow
 from specs.jobs import TrainSpec
@@ -140,12 +140,12 @@ def train_once(
 
     def see() -> None:
         if look:
-            seen.append(evaluate(network, data.test, data).accuracy)
+            seen.append(answers(network, data.test, data).accuracy)
 
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch(Path(folder), see)
         training.train(network, data, plan_training(spec), watch)
-    test = evaluate(network, data.test, data).accuracy
+    test = answers(network, data.test, data).accuracy
     seconds = sum(row.seconds for row in watch.rows)
     return {
         "epochs": spec.epochs,

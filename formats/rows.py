@@ -28,14 +28,14 @@ def code_row(row: NDArray[Any]) -> tuple[dict[str, Blob], dict[str, int]]:
     """The parts of a row of uint32 or uint8, and the numbers that are needed to read them."""
     set_words = row != 0
     nonzero = int(set_words.sum())
-    where = {"mask": pack(np.packbits(set_words).tobytes())}
-    gaps = _gaps(set_words) if FEW * nonzero <= len(row) else np.zeros(0, dtype=np.uint8)
-    if len(gaps):
-        where["gaps"] = pack(gaps.tobytes())
-    told = min(where, key=lambda way: len(where[way]))
+    ways = {"mask": np.packbits(set_words)}
+    if FEW * nonzero <= len(row):
+        ways["gaps"] = _gaps(set_words)
+    where = {way: pack(told.tobytes()) for way, told in ways.items()}
+    smaller = min(where, key=lambda way: len(where[way]))
     places = _turned(row[set_words], 1).view(np.uint8).reshape(-1, row.itemsize).T
-    parts = {told: where[told], **{f"values.{at}": pack(place.tobytes()) for at, place in enumerate(places)}}
-    return parts, {"nonzero": nonzero, "gaps": len(gaps)}
+    parts = {smaller: where[smaller], **{f"values.{at}": pack(place.tobytes()) for at, place in enumerate(places)}}
+    return parts, {"nonzero": nonzero, "gaps": len(ways.get("gaps", ()))}
 
 
 def read_row(blobs: Blobs, numbers: Mapping[str, int], count: int, word: np.dtype[Any]) -> Blob:

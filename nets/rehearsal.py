@@ -17,10 +17,10 @@ from typing import Any
 import psutil
 from torch import nn
 
+from nets.answers import answers
 from nets.datasets import Dataset
 from nets.distillation import Teacher
 from nets.errors import Interrupted
-from nets.evaluation import evaluate
 from nets.sensitivity import some
 from nets.training import EpochRow, TrainingPlan, train
 
@@ -59,7 +59,7 @@ def rehearse(
     if not epochs:
         validated = some(data)
         began = time.perf_counter()
-        evaluate(network, validated, data)
+        answers(network, validated, data)
         validation = (time.perf_counter() - began) * len(data.validation) / max(1, len(validated))
         steps = -(-len(data.train) // (plan.batch_size * plan.accumulation))
         epochs = [step * steps + validation for step in watcher.steps]

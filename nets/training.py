@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from nets import freezing, gradients, losses, normalisation, optimizers
+from nets.answers import answers
 from nets.averaging import Average
 from nets.batches import Batch, Batches
 from nets.checkpoints import (
@@ -35,7 +36,6 @@ from nets.compiling import Compiler, Forward, Step, compile_again
 from nets.datasets import Dataset
 from nets.distillation import Teacher
 from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss, NonFiniteWeights
-from nets.evaluation import evaluate
 from nets.gradients import Tally
 from nets.losses import Loss
 from nets.pruning import Gradually, Masks, zeros
@@ -331,7 +331,7 @@ def _factor(run: _Run, progress: Progress, step: int) -> float:
 
 def _finish_epoch(run: _Run, progress: Progress) -> None:
     started = time.perf_counter()
-    validation = evaluate(run.shown, run.data.validation, run.data, told=run.observer.on_work)
+    validation = answers(run.shown, run.data.validation, run.data, told=run.observer.on_work)
     if not math.isfinite(validation.loss):
         raise NonFiniteLoss(progress.epoch + 1, None)
     row = EpochRow(

@@ -66,7 +66,7 @@ class Run:
         self._rests.take()
 
     def on_work(self) -> None:
-        """Called as work goes on of which no progress is told: images are answered, a download grows."""
+        """Called as work goes on, also such of which no progress is told: images are answered, a download grows."""
         self._steps += 1
         if time.monotonic() - self._reported_at >= REPORT_SECONDS:
             self._report()
@@ -82,13 +82,11 @@ class Run:
         self._advance({"done": done, "total": total}, min(1.0, done / total) if total else 0.0)
 
     def _advance(self, counts: dict[str, int | None], fraction: float) -> None:
-        self._steps += 1
         clock = time.monotonic()
         if self._began is None:
             self._began = (clock, fraction)
         self._progress = {**counts, "fraction": round(fraction, 4), "eta_seconds": self._eta(clock, fraction)}
-        if clock - self._reported_at >= REPORT_SECONDS:
-            self._report()
+        self.on_work()
 
     def on_epoch(self, row: EpochRow) -> None:
         """Called after each epoch."""

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from nets.answers import answers
 from nets.averaging import Average
 from nets.checkpoints import Progress, read_network
 from nets.datasets import Dataset
 from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss, NonFiniteWeights, is_out_of_memory
-from nets.evaluation import evaluate
 from nets.layers import Layers, layers_of
 from nets.pruning import Gradually, select, sparsity
 from nets.training import EpochRow, TrainingPlan, train
@@ -81,7 +81,7 @@ def test_the_network_has_the_weights_of_the_best_epoch(few: Dataset, tmp_path: P
     best = max(observer.rows, key=lambda row: (row.validation_accuracy, -row.validation_loss))
     assert result.best_epoch == best.epoch < result.epochs_run
     assert observer.signs == result.epochs_run  # one for each batch of each validation
-    assert evaluate(result.network, few.validation, few).loss == best.validation_loss
+    assert answers(result.network, few.validation, few).loss == best.validation_loss
     assert observer.best is not None
     kept = small_network("mlp", activation="tanh")
     read_network(observer.best, kept)
@@ -235,7 +235,7 @@ def test_the_average_is_validated_and_kept(few: Dataset, tmp_path: Path, best_is
     result = train(network, few, training, observer)
     assert (result.best_epoch == result.epochs_run) == best_is_last
     assert observer.best is not None
-    assert evaluate(network, few.validation, few).loss == observer.rows[result.best_epoch - 1].validation_loss
+    assert answers(network, few.validation, few).loss == observer.rows[result.best_epoch - 1].validation_loss
     kept, raw = (load_file(observer.best / name) for name in ("average.safetensors", "network.safetensors"))
     assert all(torch.equal(value, kept[name]) for name, value in network.state_dict().items())
     assert not all(torch.equal(value, raw[name]) for name, value in network.state_dict().items())
@@ -442,12 +442,12 @@ def test_a_network_that_was_cut_is_not_held_against_what_it_was() -> None:
 def test_evaluation_changes_nothing(few: Dataset, name: str) -> None:
     network = small_network(name).train()
     before = bits(network)
-    evaluation = evaluate(network, few.test, few, batch_size=7)
+    by_seven = answers(network, few.test, few, batch_size=7)
     assert network.training
     assert bits(network) == before
-    assert sum(map(sum, evaluation.confusion)) == len(few.test)
-    whole = evaluate(network, few.test, few, batch_size=30)
-    assert whole.loss == pytest.approx(evaluation.loss, rel=1e-5)
+    assert len(by_seven.predicted) == len(few.test)
+    whole = answers(network, few.test, few, batch_size=30)
+    assert whole.loss == pytest.approx(by_seven.loss, rel=1e-5)
 
 
 def test_running_out_of_memory_is_recognised() -> None:

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from service import confusion_picture, curves_picture
 from service.evaluation import evaluation
 from service.schemas import MetricView
+from store.metrics import COLUMNS
 from store.tables import Model
 from tests.problems import problem_of
 
@@ -112,16 +113,7 @@ def test_of_many_classes_those_with_mistakes_are_drawn() -> None:
 
 
 def epoch(number: int, value: float | None) -> MetricView:
-    names = (
-        "train_loss",
-        "train_accuracy",
-        "validation_loss",
-        "validation_accuracy",
-        "lr",
-        "images_per_second",
-        "seconds",
-    )
-    return MetricView(epoch=number, **dict.fromkeys(names, value), non_finite=value is None)
+    return MetricView(epoch=number, **dict.fromkeys(COLUMNS, value), non_finite=value is None)
 
 
 def test_the_last_epoch_of_many_is_drawn_and_a_gap_is_one() -> None:

@@ -125,17 +125,15 @@ def test_without_a_key_only_this_machine_may_ask(api: TestClient) -> None:
     assert api.get("/v1/jobs", headers={"origin": "http://localhost:3000"}).status_code == 200
 
 
+@pytest.mark.parametrize("module", ["service", "workers", "store.migrate"])
 @pytest.mark.parametrize(
-    ("module", "change", "word"),
+    ("change", "word"),
     [
-        ("service", {"PRUNEYARD_HOST": "0.0.0.0"}, "PRUNEYARD_API_KEY"),
-        ("service", {"PRUNEYARD_HOST": "192.0.2.1"}, "PRUNEYARD_API_KEY"),
-        ("service", {"PRUNEYARD_HOST": "::"}, "PRUNEYARD_API_KEY"),
-        ("service", {"PRUNEYARD_API_KEY": "  "}, "PRUNEYARD_API_KEY"),
-        ("service", {"PRUNEYARD_PORT": "99999"}, "PRUNEYARD_PORT"),
-        # The others read the same settings.
-        ("workers", {"PRUNEYARD_HOST": "0.0.0.0"}, "PRUNEYARD_API_KEY"),
-        ("store.migrate", {"PRUNEYARD_PORT": "99999"}, "PRUNEYARD_PORT"),
+        ({"PRUNEYARD_HOST": "0.0.0.0"}, "PRUNEYARD_API_KEY"),
+        ({"PRUNEYARD_HOST": "192.0.2.1"}, "PRUNEYARD_API_KEY"),
+        ({"PRUNEYARD_HOST": "::"}, "PRUNEYARD_API_KEY"),
+        ({"PRUNEYARD_API_KEY": "  "}, "PRUNEYARD_API_KEY"),
+        ({"PRUNEYARD_PORT": "99999"}, "PRUNEYARD_PORT"),
     ],
 )
 def test_it_refuses_to_start_open_to_others(settings: Settings, module: str, change: dict[str, str], word: str) -> None:

@@ -88,20 +88,22 @@ def test_a_long_judging_makes_steps(running: Run) -> None:
     assert len(set(network.steps)) == len(network.steps) > 1
 
 
-def test_a_growing_folder_makes_steps_and_one_that_stays_as_it_is_none(running: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "comes later"
-    begun = step_of(running)
-    with growth_told(folder, running.on_work, seconds=0.02):
-        time.sleep(2 * REPORT_SECONDS)
-        assert step_of(running) == begun
+def test_a_folder_is_told_of_once_each_time_it_grows(tmp_path: Path) -> None:
+    """Also after a sign of life could not be written, and not while nothing comes."""
+    folder, signs = tmp_path / "comes later", list[int]()
+
+    def told() -> None:
+        signs.append(len(signs))
+        if len(signs) == 1:
+            raise OSError
+
+    with growth_told(folder, told, seconds=0.02):
         (folder / "deep").mkdir(parents=True)
         with (folder / "deep" / "download").open("wb", buffering=0) as file:
-
-            def grown() -> bool:
+            for written in range(1, 5):
                 file.write(b"more")
-                return step_of(running) > begun
-
-            wait_for(grown, seconds=30)
+                wait_for(lambda written=written: len(signs) >= written, seconds=30)
+    assert signs == [0, 1, 2, 3]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the process by its name, and stops it")

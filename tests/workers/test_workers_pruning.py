@@ -143,6 +143,8 @@ def test_a_network_learns_from_another_and_is_pruned_with_its_help(home: tuple[S
     student = client.get("/v1/models/student").json()
     assert (student["kind"], student["parent"], student["family"]) == ("distilled", teacher["id"], teacher["family"])
     assert student["metrics"]["test_accuracy"] > 0.8
+    evaluation = client.get("/v1/models/student/evaluation").json()
+    assert evaluation["accuracy"] == pytest.approx(student["metrics"]["test_accuracy"])
     report = client.get("/v1/models/student/report").json()
     assert report["accuracy"]["test"]["after_cut"] is None
     calibration = report["calibration"]

@@ -50,6 +50,8 @@ def test_a_model_of_integers_is_served_and_tells_the_truth(home: TestClient) -> 
     answer = home.post("/v1/models/integers/predict", content=image, headers={"content-type": "image/png"})
     assert answer.status_code == 200, answer.text
 
+    evaluation = home.get("/v1/models/integers/evaluation").json()
+    assert evaluation["accuracy"] == pytest.approx(child["metrics"]["test_accuracy"])
     report = home.get("/v1/models/integers/report").json()
     assert report["verdict"] in {"faster", "smaller_only"}
     for who, model in (("before", parent), ("after", child)):

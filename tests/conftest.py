@@ -187,8 +187,7 @@ def ended(client: TestClient, body: dict[str, Any], **query: Any) -> dict[str, A
         job: dict[str, Any] = client.get(f"/v1/jobs/{job_id}").json()
         return job if job["status"] in {"succeeded", "failed", "cancelled"} else None
 
-    # A look takes processor time from the job that is waited for.
-    found: dict[str, Any] = wait_for(look, seconds=180, pause=0.15)
+    found: dict[str, Any] = wait_for(look, seconds=180)
     return found
 
 
@@ -250,12 +249,16 @@ def jobs_of(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return found
 
 
-def wait_for(look: Callable[[], Any], *, seconds: float = 30.0, pause: float = 0.05) -> Any:
-    """What `look` answers once it is true; fails after so many seconds."""
-    end = time.monotonic() + seconds
+def wait_for(look: Callable[[], Any], *, seconds: float = 30.0, pause: float | None = None) -> Any:
+    """What `look` answers once it is true; fails after so many seconds.
+
+    A look takes processor time from what is waited for: without a `pause` they are the rarer the longer it takes.
+    """
+    began = time.monotonic()
     while not (found := look()):
-        assert time.monotonic() < end, f"waited {seconds} s in vain"
-        time.sleep(pause)
+        waited = time.monotonic() - began
+        assert waited < seconds, f"waited {seconds} s in vain"
+        time.sleep(min(max(0.05, waited / 10), 0.4) if pause is None else pause)
     return found
 
 

@@ -55,7 +55,7 @@ class Bench:
             view: dict[str, Any] = self.api.get(f"/v1/datasets/{reference}").json()
             return view if view["status"] in ENDED else None
 
-        found: dict[str, Any] = wait_for(ended, seconds=180, pause=0.1)
+        found: dict[str, Any] = wait_for(ended, seconds=180)
         return found
 
     def bring(self, name: str, content: bytes, **spec: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Bench:
             view: dict[str, Any] = self.api.get(f"/v1/jobs/{made['id']}").json()
             return view if view["status"] in {"succeeded", "failed", "cancelled"} else None
 
-        view: dict[str, Any] = wait_for(ended, seconds=180, pause=0.1)
+        view: dict[str, Any] = wait_for(ended, seconds=180)
         assert view["status"] == "succeeded", view
         return view
 

@@ -73,7 +73,7 @@ def test_train_prune_and_predict_with_the_worker_killed_once(
 ) -> None:
     process, client = up
     job = client.train(name="digits net", **TRAINING)
-    wait_for(lambda: len(client.metrics(job["id"])) >= 2, seconds=120)
+    wait_for(lambda: len(client.metrics(job["id"])) >= 2, seconds=120, pause=0.05)
     _worker_of(process).kill()
     ended = client.wait(job["id"], timeout=300)
     assert (ended["status"], ended["attempt"]) == ("succeeded", 2)

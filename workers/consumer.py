@@ -23,6 +23,7 @@ from specs.jobs import LANES
 from specs.settings import Settings
 from store import devices, queue, waits, workers
 from store.artifacts import Artifacts
+from store.changes import Changes
 from store.checkpoints import expire_checkpoints
 from store.database import Database, Session
 from store.datasets import remove_unneeded_uploads
@@ -40,6 +41,8 @@ from workers.starting import PRELOADED, PRELOADED_TO_READ, Starter
 
 IDLE_SECONDS = 0.3
 WATCH_SECONDS = 0.1
+# What nobody wrote changes too: room on the disk, hours, batteries.
+LOOK_SECONDS = 2.0
 SWEEP_SECONDS = 2.0
 RETRY_SECONDS = 0.5
 CLEAN_SECONDS = 3 * 3600.0
@@ -60,6 +63,8 @@ class Progress:
 
     step: int = -1
     since: float = 0.0
+    # As it was when it was last read.
+    job: Job | None = None
 
     def stalls(self, step: int, seconds: float) -> bool:
         """Whether the job has stood at this step for longer than `seconds`."""
@@ -196,17 +201,21 @@ class Consumer:
         while "ingest" not in kinds and not self._examined.wait(IDLE_SECONDS):
             if self._stop.is_set() or heartbeat.lost.is_set():
                 return
-        while not self._stop.is_set() and not heartbeat.lost.is_set():
-            claim = self._claim(incarnation, heartbeat, kinds)
-            if claim is None:
-                self._stop.wait(IDLE_SECONDS)
-            else:
-                self._attend(claim, heartbeat, fork=self._preloaded(kinds), lane=kinds)
-                if "ingest" in kinds:
-                    with contextlib.suppress(StoreError, OSError):
-                        self._remove_uploads()
+        with contextlib.closing(Changes(self._database, at_latest=LOOK_SECONDS)) as changes:
+            while not self._stop.is_set() and not heartbeat.lost.is_set():
+                claim = self._claim(incarnation, heartbeat, kinds, changes) if changes.any() else None
+                if claim is None:
+                    self._stop.wait(IDLE_SECONDS)
+                else:
+                    self._work_at(claim, heartbeat, kinds)
 
-    def _claim(self, incarnation: str, heartbeat: Heartbeat, kinds: Sequence[str]) -> Claim | None:
+    def _work_at(self, claim: Claim, heartbeat: Heartbeat, kinds: Sequence[str]) -> None:
+        self._attend(claim, heartbeat, fork=self._preloaded(kinds), lane=kinds)
+        if "ingest" in kinds:
+            with contextlib.suppress(StoreError, OSError):
+                self._remove_uploads()
+
+    def _claim(self, incarnation: str, heartbeat: Heartbeat, kinds: Sequence[str], changes: Changes) -> Claim | None:
         hold = partial(self._hold, incarnation) if kinds == TRAININGS else None
         home = self._artifacts.home
         try:
@@ -218,6 +227,7 @@ class Consumer:
                 if workers.beat(session, incarnation):
                     return workers.claim(session, incarnation, kinds=kinds, home=home, hold=hold)
         except StoreError:
+            changes.forget()
             return None
         heartbeat.lost.set()
         return None
@@ -261,25 +271,29 @@ class Consumer:
 
     def _watch_over(self, child: Child, claim: Claim, heartbeat: Heartbeat, lane: Sequence[str]) -> Verdict:
         progress = Progress(since=time.monotonic())
-        while child.wait(WATCH_SECONDS) is None:
-            if heartbeat.lost.is_set():
-                return "abandon"
-            if self._stop.is_set():
-                return "stop"
-            if lane == TRAININGS and self._manners.hold() is not None:
-                return "yield"
-            verdict = self._look(claim, progress)
-            if verdict != "go on":
-                return verdict
+        with contextlib.closing(Changes(self._database, at_latest=LOOK_SECONDS)) as changes:
+            while child.wait(WATCH_SECONDS) is None:
+                if heartbeat.lost.is_set():
+                    return "abandon"
+                if self._stop.is_set():
+                    return "stop"
+                if lane == TRAININGS and self._manners.hold() is not None:
+                    return "yield"
+                verdict = self._look(claim, progress, changes)
+                if verdict != "go on":
+                    return verdict
         # Before it could turn a deaf ear to what the whole system is told.
         return "stop" if self._stop.is_set() and child.code == -signal.SIGTERM else "go on"
 
-    def _look(self, claim: Claim, progress: Progress) -> Verdict:
+    def _look(self, claim: Claim, progress: Progress, changes: Changes) -> Verdict:
         try:
-            with self._database.read() as session:
-                job = queue.find_job(session, claim.job_id)
+            if changes.any() or progress.job is None:
+                with self._database.read() as session:
+                    progress.job = queue.find_job(session, claim.job_id)
         except StoreError:
+            changes.forget()
             return "go on"
+        job = progress.job
         if job.attempt != claim.attempt:
             return "abandon"
         if job.status != "running":

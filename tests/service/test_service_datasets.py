@@ -371,7 +371,7 @@ class TestRealServer:
         problem_of(put(server.api, dataset_id, b"abc"), 409)
         assert put(server.api, other, b"abc").status_code == 202
         connection.sendall(bytes(1_500_000))
-        wait_for(lambda: server.api.get(f"/v1/datasets/{dataset_id}").json()["status"] == "processing")
+        wait_for(lambda: server.api.get(f"/v1/datasets/{dataset_id}").json()["status"] == "processing", pause=0.05)
         connection.close()
         assert (server.settings.home / "uploads" / dataset_id).stat().st_size == 3_000_000
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import Engine, event
 
 from specs.settings import Settings
 from store import queue
@@ -63,6 +64,31 @@ def test_a_worker_with_nothing_to_do_writes_nothing(settings: Settings, database
     with at_work(settings, database) as turns:
         wait_for(lambda: turns.count > 6)
         assert in_a_row(database, lambda worker: worker.beat) == 0
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """What this process asks of databases, as it comes."""
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield asked
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+def test_a_worker_that_waits_reads_only_what_may_have_changed(
+    settings: Settings, database: Database, statements: list[str]
+) -> None:
+    with at_work(settings, database) as turns:
+        wait_for(lambda: turns.count > 12, pause=0.3)
+        statements.clear()
+        before = turns.count
+        wait_for(lambda: turns.count > before + 12, pause=0.3)
+        # Five queries a look: in one turn of six or so, not in each.
+        assert len(statements) < 3 * (turns.count - before)
 
 
 def test_what_cannot_be_removed_at_first_ends_no_worker_and_goes_later(

@@ -54,7 +54,8 @@ class running_job:  # noqa: N801 - reads as a statement of what is the case
 def done_afresh(client: TestClient, worker: subprocess.Popen[bytes]) -> dict[str, Any]:
     """What a job's process was, which the worker must have started itself and which must succeed."""
     job = client.post("/v1/jobs", json=QUICK).json()["id"]
-    process: dict[str, Any] = wait_for(lambda: jobs_of(worker), seconds=60)[0].as_dict(["ppid", "environ"])
+    found = wait_for(lambda: jobs_of(worker), seconds=60, pause=0.05)[0]
+    process: dict[str, Any] = found.as_dict(["ppid", "environ"])
     assert process["ppid"] == worker.pid
     wait_for(lambda: client.get(f"/v1/jobs/{job}").json()["status"] == "succeeded", seconds=60)
     return process

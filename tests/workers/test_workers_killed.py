@@ -122,7 +122,7 @@ def killed_in_each_phase(
             return job, killed
         if job["status"] == "running" and job["phase"] in phases - killed and _kill_child(worker):
             killed.add(job["phase"])
-        time.sleep(0.005)  # some phases are over in a few hundredths of a second
+        time.sleep(0.005 if phases - killed else 0.2)  # some phases are over in a few hundredths of a second
     raise AssertionError(f"never ended; killed in {killed}")
 
 

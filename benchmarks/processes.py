@@ -27,7 +27,8 @@ def migrate(environment: dict[str, str]) -> None:
 
 @contextmanager
 def process(module: str, environment: dict[str, str]) -> Iterator[psutil.Process]:
-    """`python -m module`, ended with the block."""
+    """`python -m module`, ended with the block, or with this process if that is killed."""
+    environment = {**environment, "PRUNEYARD_PARENT_PID": str(os.getpid())}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     child = psutil.Popen([sys.executable, "-m", module], env=environment, **quiet)
     try:

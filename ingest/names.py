@@ -68,7 +68,7 @@ def _clean_part(part: str, raw: str) -> str:
     if len(cleaned) > MAX_PART:
         raise _unsafe(raw, f"has a part longer than {MAX_PART} characters")
     if has_unsafe_character(cleaned):
-        raise _unsafe(raw, "has a control or format character")
+        raise _unsafe(raw, "has a control or format character, or one that is none")
     return cleaned
 
 
@@ -78,13 +78,23 @@ def _unsafe(raw: str, fault: str) -> BadArchive:
 
 
 def has_unsafe_character(text: str) -> bool:
-    """Whether a text has a control, format or surrogate character or a line separator (joiners are allowed)."""
+    """Whether a text has a control, format or surrogate character, a line separator or what is no character at all.
+
+    Joiners are allowed.
+    """
     # isprintable() is false for all of these (and for some harmless spaces), and much faster.
     return not text.isprintable() and any(map(_is_unsafe, text))
 
 
 def _is_unsafe(character: str) -> bool:
-    return unicodedata.category(character) in UNSAFE_CATEGORIES and character not in JOINERS
+    if unicodedata.category(character) in UNSAFE_CATEGORIES:
+        return character not in JOINERS
+    return _is_noncharacter(ord(character))
+
+
+def _is_noncharacter(number: int) -> bool:
+    """The last two of each plane and 32 between (Unicode, section 23.7): texts have none, and XML may not."""
+    return number & 0xFFFE == 0xFFFE or 0xFDD0 <= number <= 0xFDEF
 
 
 def shown(raw: str) -> str:

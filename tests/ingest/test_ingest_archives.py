@@ -474,6 +474,10 @@ def test_zip_damage_to_a_file_is_always_noticed(read: Read) -> None:
         ("e\u0301/1.jpg", "\u00e9/1.jpg"),
         ("می\u200cخواهم/1.jpg", "می\u200cخواهم/1.jpg"),
         ("👨\u200d👩\u200d👧/1.jpg", "👨\u200d👩\u200d👧/1.jpg"),
+        (
+            "\u0378\U0001fae8/1.jpg",
+            "\u0378\U0001fae8/1.jpg",
+        ),  # not given to anything yet, at least where Python is older
         ("a" * 255, "a" * 255),
         ("cat/1:2.jpg", "cat/1:2.jpg"),
     ],
@@ -498,6 +502,9 @@ def test_names_become_clean_paths(raw: str, path: str) -> None:
         "a\u2028b",
         "a\ud800",
         "a\x7f",
+        "a\ufffe",
+        "\U0010ffffb",
+        "\ufdd0",
         "e\u0301" * 128,
         "\u0958" * 128,
     ],

@@ -43,6 +43,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "densenet121": {"name": "densenet121", "width": 0.25},
     "mlp": {"name": "mlp", "hidden": [300, 100]},
     "vgg16_bn_half": {"name": "vgg16_bn", "width": 0.5},
+    "vgg16_bn_whole": {"name": "vgg16_bn"},
     "resnet18_whole": {"name": "resnet18"},
 }
 WITHOUT_NORMALISATION = {"mlp"}

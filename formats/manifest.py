@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from formats.files import Frozen, Recorded, read_recorded, verify_files, write_recorded
+from formats.files import DamagedFiles, Frozen, Recorded, read_recorded, verify_files, write_recorded
 from formats.images import ImageShape
 from formats.weights import Coding
 
@@ -104,6 +104,12 @@ class ModelManifest(Recorded):
     lineage: dict[str, Any]
     environment: dict[str, str]
     calibration: Calibration | None = None
+
+    def path_of(self, directory: Path, name: str) -> Path:
+        """A file of the model. DamagedFiles for a name that is not recorded: nobody verified what it leads to."""
+        if name not in self.files:
+            raise DamagedFiles(f"model.json does not record {name}")
+        return directory / name
 
     @property
     def temperature(self) -> float:

@@ -112,7 +112,7 @@ class StoredModel:
     @property
     def tensors(self) -> Mapping[str, NDArray[Any]]:
         """The weights by name; DamagedFiles."""
-        return read_weights(_recorded(self.directory, self.manifest, self.manifest.weights.file))
+        return read_weights(self.manifest.path_of(self.directory, self.manifest.weights.file))
 
     def graph(self) -> bytes:
         """The whole ONNX model, serialized."""
@@ -169,8 +169,8 @@ class StoredModel:
 def read_stored(directory: Path) -> StoredModel:
     """What lies in a model's directory; DamagedFiles if that is not what was written."""
     manifest = read_manifest(directory)
-    _recorded(directory, manifest, manifest.weights.file)
-    golden, bare = _read_golden(directory, manifest), _recorded(directory, manifest, GRAPH_NAME).read_bytes()
+    manifest.path_of(directory, manifest.weights.file)
+    golden, bare = _read_golden(directory, manifest), manifest.path_of(directory, GRAPH_NAME).read_bytes()
     return StoredModel(manifest, golden, bare, directory)
 
 
@@ -196,15 +196,8 @@ def _normaliser(manifest: ModelManifest) -> Normaliser:
         raise DamagedFiles(str(error)) from error
 
 
-def _recorded(directory: Path, manifest: ModelManifest, name: str) -> Path:
-    """Only files of the manifest's records have been verified; a name that leads elsewhere is not among them."""
-    if name not in manifest.files:
-        raise DamagedFiles(f"model.json does not record {name}")
-    return directory / name
-
-
 def _read_golden(directory: Path, manifest: ModelManifest) -> Golden:
-    tensors = read_weights(_recorded(directory, manifest, GOLDEN_NAME))
+    tensors = read_weights(manifest.path_of(directory, GOLDEN_NAME))
     pixels, logits = tensors.get("pixels"), tensors.get("logits")
     if pixels is None or logits is None:
         raise DamagedFiles(f"{GOLDEN_NAME} lacks pixels or logits")

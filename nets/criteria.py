@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from nets.answers import Told, batch_for
 from nets.batches import normalised
 from nets.coupling import LAYERS, Coupled
 from nets.datasets import Dataset
@@ -22,11 +23,12 @@ TAYLOR_BATCH = 64
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a criterion may look at; `seed` is for those that draw lots."""
+    """What a criterion may look at; `seed` is for those that draw lots, `told` is called as images are looked at."""
 
     network: nn.Module
     data: Dataset
     seed: int
+    told: Told | None = None
 
 
 Scores = dict[str, Tensor]  # by the name of coupled channels, one float each
@@ -121,9 +123,12 @@ def _gradients(evidence: Evidence) -> dict[str, Tensor]:
     numbers = torch.linspace(0, len(split) - 1, count).long()
     device = next(network.parameters()).device
     network.eval().zero_grad(set_to_none=True)
-    for chosen in torch.split(numbers, TAYLOR_BATCH):
+    # A backward pass keeps what a forward pass alone gives back: of large images few go at a time.
+    for chosen in torch.split(numbers, max(1, min(TAYLOR_BATCH, batch_for(evidence.data) // 4))):
         images = normalised(split.images(chosen), evidence.data, device)
         cross_entropy(network(images), split.labels[chosen].to(device), reduction="sum").backward()  # type: ignore[no-untyped-call]
+        if evidence.told is not None:
+            evidence.told()
     found = {
         name: module.weight.grad.detach().clone()
         for name, module in network.named_modules()

@@ -6,7 +6,7 @@ Channels of the whole network compete by their score relative to the mean of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pkgutil import resolve_name
@@ -14,13 +14,15 @@ from pkgutil import resolve_name
 import torch
 from torch import Tensor, nn
 
+from nets.answers import Told
 from nets.coupling import Coupled, coupled_channels
 from nets.criteria import Evidence, Scores
 from nets.datasets import Dataset
-from nets.errors import TargetNotReached
+from nets.errors import TargetNotReached, UnknownLayer
 from nets.figures import multiply_accumulates, parameter_count
 from nets.narrowing import Kept, narrowed
 from specs.pruning import PRUNING_METHODS, FilterOptions
+from specs.registry import nearest
 
 # No layer gives more than this, or what is left of it cannot carry the others.
 MOST = 0.95
@@ -42,57 +44,75 @@ class Cutter:
 
     def keep(self, share: float) -> Kept:
         """The channels to keep, by the name of their group."""
-        if self.options.scope == "layer":
-            return self.in_each(share)
-        return self._of_each(self._left_in_all(share))
+        own = self.options.layers or {}
+        named = [group for group in self.groups if group.name in own]
+        others = [group for group in self.groups if group.name not in own]
+        left = dict.fromkeys((group.name for group in others), share) | own
+        if self.options.scope == "layer" or not others:
+            return self._in_each(self.groups, left)
+        return {**self._competing(others, share), **self._in_each(named, left)}
 
     def in_each(self, share: float) -> Kept:
         """The same where every group gives that share of its own."""
-        return self._of_each([group.size - round(share * group.size) for group in self.groups])
+        return self._in_each(self.groups, {group.name: share for group in self.groups})
 
-    def _of_each(self, left: list[int]) -> Kept:
-        kept = zip(self.groups, left, strict=True)
-        return {
-            group.name: _kept(group, self.scores[group.name], count, self.options.round_to) for group, count in kept
-        }
+    def gone(self, kept: Kept) -> float:
+        """The share of all channels that are not among those."""
+        return 1 - sum(map(len, kept.values())) / max(1, sum(group.size for group in self.groups))
 
-    def _left_in_all(self, share: float) -> list[int]:
-        """Of each group, how many are left when that share of all channels goes, lowest scores first."""
-        every = torch.cat([self.scores[group.name] for group in self.groups])
+    def _in_each(self, groups: Sequence[Coupled], shares: Mapping[str, float]) -> Kept:
+        return {group.name: self._kept(group, group.size - round(shares[group.name] * group.size)) for group in groups}
+
+    def _competing(self, groups: Sequence[Coupled], share: float) -> Kept:
+        """When that share of the channels of all these groups goes, lowest scores first."""
+        every = torch.cat([self.scores[group.name] for group in groups])
         stays = torch.ones(len(every), dtype=torch.bool)
         stays[every.argsort(stable=True)[: round(share * len(every))]] = False
-        return [int(part.sum()) for part in torch.split(stays, [group.size for group in self.groups])]
+        parts = torch.split(stays, [group.size for group in groups])
+        return {group.name: self._kept(group, int(part.sum())) for group, part in zip(groups, parts, strict=True)}
+
+    def _kept(self, group: Coupled, count: int) -> Tensor:
+        return _kept(group, self.scores[group.name], count, self.options.round_to)
 
 
-def cutter(network: nn.Module, data: Dataset, *, method: str, options: FilterOptions, seed: int) -> Cutter:
-    """What cuts a network by a method of the catalogue; CannotCut if that cannot be."""
+def cutter(
+    network: nn.Module, data: Dataset, *, method: str, options: FilterOptions, seed: int, told: Told | None = None
+) -> Cutter:
+    """What cuts a network by a method of the catalogue; CannotCut if that cannot be, UnknownLayer for a name of none.
+
+    `told` is called as images are looked at, by methods that do.
+    """
     groups = coupled_channels(network, channels=data.channels, image_size=data.image_size)
-    scores: Scores = resolve_name(PRUNING_METHODS[method].target)(groups, Evidence(network, data, seed))
+    scores: Scores = resolve_name(PRUNING_METHODS[method].target)(groups, Evidence(network, data, seed, told))
+    for name in options.layers or {}:
+        if name not in scores:
+            raise UnknownLayer(name, nearest(name, scores))
     return Cutter(network, [group for group in groups if group.name in scores], scores, options)
 
 
 def _kept(group: Coupled, scores: Tensor, count: int, round_to: int) -> Tensor:
     """About `count` of the highest scores, rounded up so that vector units are filled."""
-    step = group.groups if group.groups > 1 else round_to
+    step = math.lcm(group.groups, round_to)
     least = max(step, math.ceil((1 - MOST) * group.size))
     count = min(group.size, math.ceil(max(count, least) / step) * step)
     if group.groups > 1:
-        return _kept_in_cells(group, scores, count // group.groups)
+        return _kept_in_cells(group, scores, count // group.groups, step // group.groups)
     return scores.argsort(descending=True, stable=True)[:count].sort().values
 
 
-def _kept_in_cells(group: Coupled, scores: Tensor, each: int) -> Tensor:
+def _kept_in_cells(group: Coupled, scores: Tensor, each: int, step: int) -> Tensor:
     """As many from every group before a shuffle, so that after it every group gets as many as well.
 
     A cell is what goes from one group to one group. A narrower shuffle has cells of its own sizes: each is filled from
-    the same cell of the wider one, by score. If one of them is too small, a wider shuffle is taken.
+    the same cell of the wider one, by score. If one of them is too small, a shuffle wider by `step` is taken.
     """
-    before = _cells(group.groups, group.size // group.groups)
+    whole = group.size // group.groups
+    before = _cells(group.groups, whole)
     while True:
         after = _cells(group.groups, each)
         if (after.sum(-1) <= before.sum(-1)).all():
             break
-        each += 1
+        each = min(whole, each + step)
     order = []
     for source in range(group.groups):
         for target in range(group.groups):

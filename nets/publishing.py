@@ -118,7 +118,7 @@ def load_network(directory: Path) -> tuple[nn.Module, ModelManifest]:
         image_size=look.image_size,
         seed=0,
     )
-    tensors = read_weights(directory / manifest.weights.file)
+    tensors = read_weights(manifest.path_of(directory, manifest.weights.file))
     if weights_sha256(tensors) != manifest.weights.sha256:
         raise DamagedFiles("the weights are not those that were published")
     state = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}

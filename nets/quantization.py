@@ -6,7 +6,7 @@ network's ONNX model. Whoever calls this has to switch off NNCF's telemetry firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import nncf
@@ -22,7 +22,7 @@ from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxscript.optimizer import optimize
-from torch import nn
+from torch import Tensor, nn
 
 from nets.answers import DIGITS, Answers, Ask, answers_of
 from nets.batches import normalised
@@ -46,7 +46,6 @@ WAYS = tuple(
 )
 
 Compile = Callable[[bytes], Ask]
-Item = tuple[NDArray[np.float32], int]
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def quantize(
     """
     # Convolutions take in their normalisation first, or it would be quantized by itself.
     plain = optimize(onnx.load_from_string(graph))
-    images = _Images(_calibration(data, options), told)
+    images = _Images(data.train, _calibration(data, options), data, told)
     judge = _Judge(data, compile_graph)
     before = judge.answers(plain).accuracy
 
@@ -121,36 +120,38 @@ def _integers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
 
 @dataclass(frozen=True)
 class _Images:
-    """Images for calibration, each (1, C, H, W)."""
+    """Images of a split by their numbers, made as they are asked for: as float32 all at once may be gigabytes."""
 
-    images: list[NDArray[np.float32]]
-    told: Callable[[int], None]
+    split: Split
+    numbers: Sequence[int]
+    data: Dataset
+    told: Callable[[int], None] | None = None
 
     def dataset(self) -> nncf.Dataset:
-        """As NNCF wants them."""
-        return nncf.Dataset(range(len(self.images)), self._feed)
+        """As NNCF wants them: places in `numbers`, and what a network is fed for each."""
+        return nncf.Dataset(range(len(self.numbers)), self._feed)
 
-    def _feed(self, number: int) -> dict[str, NDArray[np.float32]]:
-        self.told(number + 1)
-        return {INPUT_NAME: self.images[number]}
+    def _feed(self, place: int) -> dict[str, NDArray[np.float32]]:
+        if self.told is not None:
+            self.told(place + 1)
+        return {INPUT_NAME: self[place].contiguous().numpy()}
+
+    def __getitem__(self, place: int) -> Tensor:
+        """One image, normalised, (1, C, H, W)."""
+        return normalised(self.split.images(torch.tensor([self.numbers[place]])), self.data, torch.device("cpu"))
 
 
-def _calibration(data: Dataset, options: QuantizeSpec) -> list[NDArray[np.float32]]:
-    """Training images, normalised, drawn by lot without looking at their labels."""
+def _calibration(data: Dataset, options: QuantizeSpec) -> list[int]:
+    """Numbers of training images, drawn by lot without looking at their labels."""
     lot = torch.Generator().manual_seed(derived_seed("calibration", options.seed))
-    chosen = torch.randperm(len(data.train), generator=lot)[: options.calibration_images]
-    return [_inputs(data.train, index[None], data) for index in chosen]
-
-
-def _inputs(split: Split, indices: torch.Tensor, data: Dataset) -> NDArray[np.float32]:
-    images: NDArray[np.float32] = normalised(split.images(indices), data, torch.device("cpu")).contiguous().numpy()
-    return images
+    chosen: list[int] = torch.randperm(len(data.train), generator=lot)[: options.calibration_images].tolist()
+    return chosen
 
 
 def _with_integers(plain: onnx.ModelProto, images: _Images, how: AdvancedQuantizationParameters) -> onnx.ModelProto:
     with silence():
         model: onnx.ModelProto = nncf.quantize(
-            plain, images.dataset(), subset_size=len(images.images), advanced_parameters=how
+            plain, images.dataset(), subset_size=len(images.numbers), advanced_parameters=how
         )
     return model
 
@@ -163,10 +164,10 @@ def _with_accuracy_control(
         controlled: onnx.ModelProto = nncf.quantize_with_accuracy_control(
             plain,
             images.dataset(),
-            nncf.Dataset(judge.items()),
+            judge.images.dataset(),
             validation_fn=judge.validate,
             max_drop=max_drop,
-            subset_size=len(images.images),
+            subset_size=len(images.numbers),
             advanced_quantization_parameters=how,
             advanced_accuracy_restorer_parameters=AdvancedAccuracyRestorerParameters(
                 max_num_iterations=MOST_RESTORED, num_ranking_workers=1
@@ -185,15 +186,14 @@ class _Judge:
     def answers(self, model: onnx.ModelProto) -> Answers:
         return answers_of(self.compile_graph(model.SerializeToString()), self.data.validation, self.data)
 
-    def items(self) -> list[Item]:
-        """Validation images with their labels, one by one, as NNCF wants them."""
+    @property
+    def images(self) -> _Images:
+        """The validation images."""
         split = self.data.validation
-        return [
-            (_inputs(split, torch.tensor([index]), self.data), int(split.labels[index])) for index in range(len(split))
-        ]
+        return _Images(split, range(len(split)), self.data)
 
-    def validate(self, model: onnx.ModelProto, items: Iterable[Item]) -> tuple[float, list[float]]:
-        """The accuracy on these items, and for each 1 if it is right, else 0."""
-        ask = self.compile_graph(model.SerializeToString())
-        right = [float(int(ask(torch.from_numpy(image)).argmax()) == label) for image, label in items]
+    def validate(self, model: onnx.ModelProto, places: Iterable[int]) -> tuple[float, list[float]]:
+        """The accuracy on the validation images of these numbers, and for each 1 if it is right, else 0."""
+        ask, images, labels = self.compile_graph(model.SerializeToString()), self.images, self.data.validation.labels
+        right = [float(int(ask(images[place]).argmax()) == int(labels[place])) for place in places]
         return sum(right) / len(right), right

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from nets.answers import DIGITS, answers
+from nets.answers import DIGITS, Told, answers
 from nets.datasets import Dataset, Split
 from nets.filters import Cutter
 from nets.narrowing import narrowed
@@ -45,7 +45,7 @@ def some(data: Dataset) -> Split:
     return Split(split.pixels, split.numbers[chosen], split.labels[chosen])
 
 
-def of_weights(network: nn.Module, data: Dataset) -> Iterator[Layer]:
+def of_weights(network: nn.Module, data: Dataset, told: Told | None = None) -> Iterator[Layer]:
     """By the names that `layers` of a prune job takes; the network is left as it was."""
     split = some(data)
     for key, weight in prunable_weights(network).items():
@@ -53,29 +53,28 @@ def of_weights(network: nn.Module, data: Dataset) -> Iterator[Layer]:
         found = {}
         for share in WEIGHT_SHARES:
             weight.masked_fill_(smallest(weight, share), 0.0)
-            found[share] = answers(network, split, data).accuracy
+            found[share] = answers(network, split, data, told=told).accuracy
             weight.copy_(before)
         yield Layer(key.removesuffix(".weight"), weight.numel(), found)
 
 
-def of_channels(cutter: Cutter, data: Dataset) -> Iterator[Layer]:
-    """By the name of the first layer that makes the channels."""
+def of_channels(cutter: Cutter, data: Dataset, told: Told | None = None) -> Iterator[Layer]:
+    """By the name of the first layer that makes the channels, which `layers` of a prune job takes.
+
+    Channels go in multiples of `round_to`: the shares are those that went, and a layer that loses none has no accuracy.
+    """
     split = some(data)
-    kept = {share: cutter.in_each(share) for share in CHANNEL_SHARES}
+    tries = [cutter.in_each(share) for share in CHANNEL_SHARES]
     for group in cutter.groups:
-        found = {
-            share: answers(narrowed(cutter.network, [group], kept[share]), split, data).accuracy
-            for share in CHANNEL_SHARES
-        }
+        found: dict[float, float] = {}
+        for kept in tries:
+            share = round(1 - len(kept[group.name]) / group.size, 6)
+            if share and share not in found:
+                lean = narrowed(cutter.network, [group], kept)
+                found[share] = answers(lean, split, data, told=told).accuracy
         yield Layer(group.name, group.size, found)
 
 
 def bearable_layers(layers: Sequence[Layer], whole: float) -> dict[str, float]:
     """What each layer bears alone, for `layers` of a prune job."""
     return {layer.name: layer.bears(whole) for layer in layers}
-
-
-def bearable_share(layers: Sequence[Layer], whole: float) -> float:
-    """The share of all channels that layers bear alone, for `sparsity` of a prune job; at least a twentieth."""
-    total = sum(layer.size for layer in layers)
-    return max(0.05, round(sum(layer.size * layer.bears(whole) for layer in layers) / max(1, total), 2))

@@ -45,7 +45,7 @@ def page(name: str, report: dict[str, Any]) -> str:
         f'<p><span class="verdict" style="background:{colour}">{word}</span></p><p>{escape(report["reason"])}</p>',
         _accuracy(report),
         _confidence(report),
-        _latency(report["latency"]),
+        _latency(report["latency"], report["vnni"]),
         _sizes(report["sizes"]),
         _classes(report["classes"]),
         _layers(report["layers"]),
@@ -104,7 +104,7 @@ def _chance(found: dict[str, Any]) -> str:
     )
 
 
-def _latency(rows: list[dict[str, Any]]) -> str:
+def _latency(rows: list[dict[str, Any]], vnni: bool | None) -> str:
     cells = [
         [str(row["batch"]), *(f"{row[who][key]:.3g}" for key in ("p50", "p95") for who in ("parent", "child")),
          f"{row['speedup']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}"]
@@ -112,6 +112,9 @@ def _latency(rows: list[dict[str, Any]]) -> str:
     ]  # fmt: skip
     heads = ["images at once", "parent p50", "p50", "parent p95", "p95", "times as fast", "95 %"]
     note = "Milliseconds from pixels to answers where it was made: both models in turn, each in its fastest runtime."
+    if vnni is not None:
+        has = "has" if vnni else "has no"
+        note += f" The processor {has} VNNI, which multiplies 8-bit integers four at a time."
     return f'<h2>Latency</h2>{_table(heads, cells)}<p class="note">{note}</p>'
 
 

@@ -193,8 +193,9 @@ class FineTune(Strict):
     rewind: bool = Field(
         default=False,
         strict=True,
-        description="Retrains as the parent's job trained: by its optimizer, schedule, epochs, batch size and loss, "
-        "which are then not set here (Renda et al.: Comparing Rewinding and Fine-tuning, arXiv 2003.02389).",
+        description="Retrains as the parent's job trained: by its optimizer, schedule, epochs, batch size, loss, "
+        "accumulation and clipping of gradients and average of weights, which are then not set here (Renda et al.: "
+        "Comparing Rewinding and Fine-tuning, arXiv 2003.02389).",
     )
     distill: bool = Field(
         default=False,
@@ -232,7 +233,16 @@ class FineTune(Strict):
 
 
 # What a rewind takes from the parent's training.
-REWOUND = ("optimizer", "schedule", "epochs", "batch_size", "loss")
+REWOUND = (
+    "optimizer",
+    "schedule",
+    "epochs",
+    "batch_size",
+    "loss",
+    "gradient_accumulation",
+    "gradient_clipping",
+    "ema",
+)
 
 
 class PruneSpec(Strict):

@@ -123,6 +123,12 @@ class FilterOptions(OneTarget):
     )
     macs: Share | None = Field(default=None, description="Share of the multiply-accumulates that may be left.")
     parameters: Share | None = Field(default=None, description="Share of the parameters that may be left.")
+    layers: dict[LayerName, LayerShare] | None = Field(
+        default=None,
+        max_length=10_000,
+        description="Shares of the channels of single layers, by the names that a dry run tells; 0 spares a layer. "
+        "The others are cut as the other fields say.",
+    )
     scope: Literal["global", "layer"] = Field(
         default="global",
         description="Whether channels compete in the whole network, each measured against its layer, or in each layer.",

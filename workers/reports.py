@@ -55,6 +55,7 @@ def report(
         "classes": suffered(stages.before.test, stages.after.test, both[1].classes),
         "sizes": {**sizes, "peak_memory_bytes": _memory(parent.directory, child)},
         "latency": [each.as_dict() for each in latency],
+        "vnni": has_vnni(),
         "layers": layers,
     }
 

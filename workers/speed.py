@@ -52,21 +52,24 @@ class Speeds:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def share_for_speed(speeds: Speeds, cutter: filters.Cutter, data: Dataset, *, asked: float) -> float:
-    """The least share of channels found after whose cut the network is `asked` times as fast; TargetNotReached."""
+def share_for_speed(speeds: Speeds, cutter: filters.Cutter, data: Dataset, *, asked: float) -> tuple[float, float]:
+    """The least share of channels found after whose cut the network is `asked` times as fast, and how fast it then is.
+
+    TargetNotReached if no share does.
+    """
     low, high = (0.0, 1.0), (1.0, math.nan)  # share, and how fast that is
     share = _first_guess(cutter, data, asked)
     for _ in range(TRIES):
         found = speeds.of(cutter.at(share))
         if asked <= found <= asked * ENOUGH:
-            return share
+            return share, found
         low, high = (low, (share, found)) if found >= asked else ((share, found), high)
         if math.isnan(high[1]):
             high = (1.0, _fastest(speeds, cutter, asked))
         if high[0] - low[0] < CLOSE:
             break
         share = _between(low, high, asked)
-    return high[0]
+    return high
 
 
 def _fastest(speeds: Speeds, cutter: filters.Cutter, asked: float) -> float:

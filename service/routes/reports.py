@@ -28,8 +28,8 @@ class Report(Schema):
     verdict: Literal["faster", "smaller_only", "not_faster", "too_costly"]
     reason: str
     accuracy: dict[str, Any] = Field(
-        description="For `validation` and `test`: `before`, `after_cut` without retraining, `after`, and the "
-        "`difference` with its interval at 95 %, paired by image."
+        description="For `validation` and `test`: `before`, `after_cut` without retraining (null where the cut was "
+        "made in rounds), `after`, and the `difference` with its interval at 95 %, paired by image."
     )
     calibration_error: dict[str, float | None] = Field(
         description="Expected calibration error on the test images, without temperatures."
@@ -45,6 +45,11 @@ class Report(Schema):
     latency: list[dict[str, Any]] = Field(
         description="For each size of a batch: milliseconds of both, measured in turn, and how many times as fast the "
         "model is: the median of pairs, with its interval at 95 %."
+    )
+    vnni: bool | None = Field(
+        default=None,
+        description="Whether the processor that this was measured on multiplies 8-bit integers four at a time (VNNI), "
+        "by which models of integers gain most. Null in reports of before this was noted.",
     )
     layers: list[dict[str, Any]] = Field(description="Shape of the weights before and after, and the share of zeros.")
 
@@ -73,7 +78,9 @@ class Pareto(Schema):
 
     family: str
     items: list[Contestant]
-    front: list[str] = Field(description="Ids of those that no other beats or equals in everything: the best choices.")
+    front: list[str] = Field(
+        description="The best choices: ids of those to which no other is as good in everything and better in something."
+    )
 
 
 @router.get(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,11 +14,12 @@ from torch.nn.functional import cross_entropy
 from nets import architectures
 from nets.coupling import Coupled, coupled_channels
 from nets.criteria import Evidence, lots
-from nets.datasets import Dataset
-from nets.errors import CannotCut, TargetNotReached
+from nets.datasets import Dataset, Split
+from nets.errors import CannotCut, TargetNotReached, UnknownLayer
 from nets.figures import multiply_accumulates, parameter_count
 from nets.filters import Cutter, cutter, measures, share_for
 from nets.narrowing import fit_shapes, narrowed
+from nets.pixels import Pixels
 from specs.pruning import PRUNING_METHODS, FilterOptions
 from tests.nets.conftest import IMAGE_SIZE, narrow, one_of_each_file, small_network
 
@@ -45,7 +50,7 @@ def groups_of(network: nn.Module) -> list[Coupled]:
     return coupled_channels(network, channels=1, image_size=IMAGE_SIZE)
 
 
-def by_lot(network: nn.Module, few: Dataset, **options: int | str) -> Cutter:
+def by_lot(network: nn.Module, few: Dataset, **options: Any) -> Cutter:
     groups = groups_of(network)
     scores = lots(groups, Evidence(network, few, seed=3))
     return Cutter(network, groups, scores, FilterOptions.model_validate({"round_to": 1, **options}))
@@ -128,11 +133,48 @@ def test_a_layer_gives_its_share_where_each_is_asked(few: Dataset) -> None:
     assert {len(kept[group.name]) / group.size for group in cut.groups} == {0.5}
 
 
+def test_layers_give_what_is_asked_of_each_and_the_others_the_rest(few: Dataset) -> None:
+    whole = by_lot(small_network("resnet18"), few)
+    one, other = (group.name for group in whole.groups[:2])
+    for scope in ("global", "layer"):
+        cut = by_lot(small_network("resnet18"), few, scope=scope, layers={one: 0.0, other: 0.75})
+        kept = cut.keep(0.5)
+        sizes = {group.name: group.size for group in cut.groups}
+        assert (len(kept[one]), len(kept[other])) == (sizes[one], sizes[other] // 4)
+        rest = [name for name in sizes if name not in {one, other}]
+        left = sum(len(kept[name]) for name in rest) / sum(sizes[name] for name in rest)
+        assert left == pytest.approx(0.5, abs=0.05), "layers that keep a channel at least"
+        assert cut.gone(kept) == 1 - sum(map(len, kept.values())) / sum(sizes.values())
+    every = by_lot(small_network("resnet18"), few, layers=dict.fromkeys(sizes, 0.5))
+    assert every.gone(every.keep(0.9)) == 0.5
+
+
+def test_a_layer_that_is_not_there_is_named_with_the_nearest(few: Dataset) -> None:
+    options = FilterOptions(layers={"layer3.0.conv": 0.5})
+    with pytest.raises(UnknownLayer, match=r"layer3\.0\.conv1"):
+        cutter(small_network("resnet18"), few, method="l1-filter", options=options, seed=0)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v1", "shufflenet_v2", "densenet121"])
 @pytest.mark.parametrize("round_to", [1, 4, 8])
-def test_what_is_left_is_a_multiple(round_to: int, few: Dataset) -> None:
-    cut = by_lot(small_network("resnet18", width=0.25), few, round_to=round_to)
+def test_what_is_left_is_a_multiple_or_all(round_to: int, name: str, few: Dataset) -> None:
+    cut = by_lot(small_network(name, width=0.25), few, round_to=round_to)
+    sizes = {group.name: group.size for group in cut.groups}
     for share in (0.2, 0.7, 1.0):
-        assert all(len(kept) % round_to == 0 for kept in cut.keep(share).values())
+        kept = {group: len(channels) for group, channels in cut.keep(share).items()}
+        assert all(count % round_to == 0 or count == sizes[group] for group, count in kept.items())
+    assert sum(kept.values()) < sum(sizes.values())
+
+
+@pytest.mark.parametrize(("image_size", "looks"), [(8, 1), (128, 4), (512, 50)])
+def test_of_large_images_few_are_looked_at_at_a_time(image_size: int, looks: int, few: Dataset) -> None:
+    pixels = Pixels(np.zeros((50, image_size, image_size, 1), dtype=np.uint8))
+    data = replace(few, train=Split(pixels, torch.arange(50), few.train.labels))
+    network = architectures.build(narrow("mlp"), classes=10, channels=1, image_size=image_size, seed=0)
+    told: list[None] = []
+    options = FilterOptions(round_to=1)
+    cutter(network, data, method="taylor", options=options, seed=0, told=lambda: told.append(None))
+    assert len(told) == looks
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 4, 8])

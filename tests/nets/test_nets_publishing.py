@@ -120,6 +120,17 @@ def test_a_published_network_comes_back_and_runs_elsewhere(
         np.testing.assert_allclose(logits, golden["logits"][part], rtol=1e-4, atol=1e-4)
 
 
+def test_weights_that_are_not_recorded_are_not_read(tmp_path: Path, few: Dataset, graphs: GraphMemory) -> None:
+    published(tmp_path / "mlp", trained("mlp"), "mlp", data=few, graphs=graphs)
+    manifest = json.loads((tmp_path / "mlp" / MANIFEST_NAME).read_text())
+    (tmp_path / "elsewhere").write_bytes((tmp_path / "mlp" / manifest["weights"]["file"]).read_bytes())
+    for name in ("../elsewhere", "not_there"):
+        manifest["weights"]["file"] = name
+        (tmp_path / "mlp" / MANIFEST_NAME).write_text(json.dumps(manifest))
+        with pytest.raises(DamagedFiles, match="does not record"):
+            load_network(tmp_path / "mlp")
+
+
 @pytest.mark.parametrize("name", EXPORTED)
 def test_every_network_answers_alike_in_integers(tmp_path: Path, few: Dataset, graphs: GraphMemory, name: str) -> None:
     network = trained(name)

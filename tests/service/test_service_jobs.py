@@ -362,6 +362,31 @@ def test_numbers_that_are_not_finite_are_refused(api: TestClient, number: str) -
     problem_of(response, 422, "#/optimizer/lr")
 
 
+@pytest.mark.parametrize("field", ["sparsity", "threshold", "speedup"])
+def test_how_much_to_cut_is_a_number(trained_api: TestClient, field: str) -> None:
+    method = "l1-filter" if field == "speedup" else "magnitude"
+    body = json.dumps({"kind": "prune", "model": "tiny", "method": method, field: 0.125}).replace("0.125", "NaN")
+    response = trained_api.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+    problem_of(response, 422, f"#/{field}")
+
+
+@pytest.mark.parametrize("kind", ["prune", "quantize"])
+def test_a_model_that_is_still_trained_is_none_yet(trained_api: TestClient, kind: str) -> None:
+    job = trained_api.post("/v1/jobs", json={**GOOD, "name": "soon"}).json()
+    for reference in ("soon", job["id"]):
+        problem_of(trained_api.post("/v1/jobs", json={"kind": kind, "model": reference}), 422, "#/model")
+
+
+def test_too_few_images_to_calibrate_by_are_told(trained_api: TestClient, trained_settings: Settings) -> None:
+    database = Database.of(trained_settings)
+    with database.write() as session:
+        row = models.find_model(session, "tiny")
+        row.facts = {**row.facts, "training_images": 15}
+    database.close()
+    answer = trained_api.post("/v1/jobs", json={"kind": "quantize", "model": "tiny"})
+    assert "calibration takes 16" in json.dumps(problem_of(answer, 422, "#/model"))
+
+
 BROKEN = {
     "broken": b'{"kind": "train", ',
     "empty": b"",
@@ -420,6 +445,7 @@ BAD_PRUNINGS = [
     ({"rounds": 2, "fine_tune": None}, "#/rounds"),
     ({"rounds": 2, "pattern": "2:4"}, "#/rounds"),
     ({"fine_tune": {"rewind": True, "epochs": 9}}, "#/fine_tune/epochs"),
+    ({"fine_tune": {"rewind": True, "gradient_accumulation": 2}}, "#/fine_tune/gradient_accumulation"),
     ({"method": "l1-filter", "rounds": 2}, "#/rounds"),
     ({"method": "l1-filter", "sparsity": 0}, "#/sparsity"),
     ({"method": "l1-filter", "sparsity": 1.5}, "#/sparsity"),
@@ -427,6 +453,7 @@ BAD_PRUNINGS = [
     ({"method": "l1-filter", "macs": 1.0}, "#/macs"),
     ({"method": "l1-filter", "macs": 0.5, "speedup": 2.0}, "#/macs"),
     ({"method": "l1-filter", "round_to": 0}, "#/round_to"),
+    ({"method": "l1-filter", "layers": {"head": 1.0}}, "#/layers/head"),
     ({"method": "magnitude", "speedup": 2.0}, "#/speedup"),
     ({"fine_tune": {"epochs": 0}}, "#/fine_tune/epochs"),
     ({"fine_tune": {"batch_size": 5000}}, "#/fine_tune/batch_size"),

@@ -41,3 +41,11 @@ def test_the_verdict(lost: float, low: float, left: tuple[int, int, int], verdic
     word, reason = judgement(lost, latency(low), sizes(*left))
     assert word == verdict
     assert words in reason
+
+
+def test_where_it_is_known_why_it_is_no_faster_that_is_said() -> None:
+    assert (
+        "for want of instructions"
+        in judgement(0.0, latency(1.0), sizes(300, 100, 50), why="for want of instructions")[1]
+    )
+    assert "for want" not in judgement(0.0, latency(2.0), sizes(300, 100, 50), why="for want of instructions")[1]

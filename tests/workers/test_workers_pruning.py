@@ -110,9 +110,14 @@ def test_a_speed_is_found_by_timing_or_the_nearest_is_told(home: tuple[Settings,
     job = ended(client, {**PRUNING, "name": "faster", "method": "l2-filter", "speedup": 1.2})
     assert job["status"] == "succeeded", job
     assert 0 < job["result"]["sparsity"] <= 1
+    assert job["result"]["speedup_found"] >= 1.2
     assert client.get("/v1/models/faster").json()["macs"] < client.get("/v1/models/wide").json()["macs"]
     job = ended(client, {**PRUNING, "name": "never", "method": "l2-filter", "speedup": 100.0})
     assert (job["status"], job["reason"]) == ("failed", "target_not_reached")
+    for target in ("macs", "parameters"):
+        few = ended(client, {**PRUNING, "method": "l2-filter", target: 0.0001})
+        assert (few["status"], few["reason"]) == ("failed", "target_not_reached"), few
+        assert f"{target} 0.0001 cannot be reached" in few["message"]
     assert "speedup 100 cannot be reached" in job["message"]
     assert client.get("/v1/models/never").status_code == 404
     wait_for(lambda: not list(Path(settings.home).glob("scratch/.*")))
@@ -224,7 +229,7 @@ def test_a_quote_tells_what_each_layer_bears_and_suggests_a_job(
 ) -> None:
     _, client = home
     before = client.get("/v1/models").json()
-    job = ended(client, {**PRUNING, "method": method}, dry_run=True)
+    job = ended(client, {**PRUNING, "method": method, "scope": "layer"}, dry_run=True)
     assert (job["status"], job["kind"]) == ("succeeded", "quote"), job
     assert client.get("/v1/models").json() == before, "nothing is made"
     found = job["result"]
@@ -237,7 +242,7 @@ def test_a_quote_tells_what_each_layer_bears_and_suggests_a_job(
     assert min(min(layer["accuracy"].values()) for layer in found["layers"]) < found["accuracy"]
     suggested = found["suggested"]
     JOB_SPEC.validate_python(suggested)
-    if method == "magnitude":
-        assert set(suggested["layers"]) == {layer["name"] for layer in found["layers"]}
-    else:
-        assert 0.05 <= suggested["sparsity"] <= 0.75
+    assert (suggested["scope"], suggested["fine_tune"]) == ("layer", None), "as it was asked about"
+    tried = {layer["name"]: {0.0, *map(float, layer["accuracy"])} for layer in found["layers"]}
+    assert set(suggested["layers"]) == set(tried)
+    assert all(share in tried[name] for name, share in suggested["layers"].items())

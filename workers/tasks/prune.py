@@ -10,6 +10,7 @@ from nets import filters, pruning, training
 from nets.anatomy import layers_since, shapes_of
 from nets.architectures import Network
 from nets.distillation import Teacher
+from nets.narrowing import narrowed
 from specs.jobs import ALPHA, TEMPERATURE, PruneSpec
 from specs.pruning import PRUNING_METHODS, FilterOptions, MagnitudeOptions
 from workers.parents import Parent, child_of, load_parent
@@ -39,12 +40,13 @@ def prune(run: Run, spec: PruneSpec) -> None:
     run.enter("pruning")
     before, shapes = judge(parent.network, parent.data, run.on_work), shapes_of(parent.network)
     cut = CUTS[PRUNING_METHODS[spec.method].cuts](run, spec, parent)
-    after_cut = judge(cut.network, parent.data, run.on_work)
+    gradually = None if plan is None else _rounds(spec, epochs=plan.epochs)
+    # In rounds there is no moment at which all is cut and nothing retrained.
+    after_cut = judge(cut.network, parent.data, run.on_work) if gradually is None else None
     best_epoch = 0
     if plan is not None:
         foresee(run, Prepared(cut.network, parent.data, plan), field="fine_tune.batch_size")
         run.enter("training")
-        gradually = _rounds(spec, epochs=plan.epochs)
         trained = cut.network if gradually is None else deepcopy(parent.network)
         masks = cut.masks if gradually is None else None
         retrained = training.train(
@@ -63,7 +65,7 @@ def prune(run: Run, spec: PruneSpec) -> None:
     )
     result = {
         "accuracy_before": stages.before.test.accuracy,
-        "accuracy_after_cut": after_cut.test.accuracy,
+        "accuracy_after_cut": None if after_cut is None else after_cut.test.accuracy,
         "accuracy_after_retraining": stages.after.test.accuracy,
         **cut.figures,
     }
@@ -94,30 +96,35 @@ def _cut_weights(_run: Run, spec: PruneSpec, parent: Parent) -> Cut:
 
 def _cut_channels(run: Run, spec: PruneSpec, parent: Parent) -> Cut:
     assert isinstance(spec, FilterOptions)
-    cutter = filters.cutter(parent.network, parent.data, method=spec.method, options=spec, seed=parent.origin.seed)
-    share = _share(run, cutter, parent)
-    network = cutter.at(share)
+    seed = parent.origin.seed
+    cutter = filters.cutter(parent.network, parent.data, method=spec.method, options=spec, seed=seed, told=run.on_work)
+    share, found = _share(run, cutter, parent)
+    kept = cutter.keep(share)
+    network = narrowed(parent.network, cutter.groups, kept)
     measured = {name: measure(network) for name, measure in filters.measures(cutter, parent.data).items()}
     figures = {f"{name}_left": round(value, 4) for name, value in measured.items()}
     # Weights that were cut of the parent stay cut, as far as their channels are still there.
     masks = pruning.zeros(network) if pruning.sparsity(network).prunable else None
-    return Cut(network, masks, {"sparsity": round(share, 4), **figures})
+    return Cut(network, masks, {"sparsity": round(cutter.gone(kept), 4), **figures, **found})
 
 
-def _share(run: Run, cutter: filters.Cutter, parent: Parent) -> float:
+def _share(run: Run, cutter: filters.Cutter, parent: Parent) -> tuple[float, dict[str, float]]:
+    """The share of channels to cut, and what was found out on the way."""
     options = cutter.options
     if options.sparsity is not None:
-        return options.sparsity
-    speedup = options.speedup
-    if speedup is not None:
+        return options.sparsity, {}
+    if options.speedup is not None:
         # By a clock another attempt would come to another share, and its checkpoints would not fit.
-        found = run.remember(
-            lambda: {"share": share_for_speed(Speeds(run, parent), cutter, parent.data, asked=speedup)}
-        )
-        return float(found["share"])
+        found = run.remember(partial(_timed, run, cutter, parent, options.speedup))
+        return float(found["share"]), {name: value for name, value in found.items() if name != "share"}
     name, asked = ("macs", options.macs) if options.macs is not None else ("parameters", options.parameters)
     assert asked is not None
-    return filters.share_for(cutter, filters.measures(cutter, parent.data)[name], asked, name=name)
+    return filters.share_for(cutter, filters.measures(cutter, parent.data)[name], asked, name=name), {}
+
+
+def _timed(run: Run, cutter: filters.Cutter, parent: Parent, asked: float) -> dict[str, float]:
+    share, found = share_for_speed(Speeds(run, parent), cutter, parent.data, asked=asked)
+    return {"share": share, "speedup_found": round(found, 3)}
 
 
 CUTS = {"weights": _cut_weights, "channels": _cut_channels}

@@ -40,17 +40,19 @@ def _sensitivity(run: Run, asked: PruneSpec) -> dict[str, Any]:
     whole = answers(parent.network, sensitivity.some(parent.data), parent.data).accuracy
     cuts = PRUNING_METHODS[asked.method].cuts
     layers = _of_weights(run, parent) if cuts == "weights" else _of_channels(run, asked, parent)
-    suggested: dict[str, Any] = (
-        {"layers": sensitivity.bearable_layers(layers, whole)}
-        if cuts == "weights"
-        else {"sparsity": sensitivity.bearable_share(layers, whole)}
-    )
     return {
         "accuracy": whole,
         "images": min(sensitivity.IMAGES, len(parent.data.validation)),
         "layers": [_row(layer) for layer in layers],
-        "suggested": {"kind": "prune", "model": parent.manifest.id, "method": asked.method, **suggested},
+        "suggested": _suggested(asked, parent, sensitivity.bearable_layers(layers, whole)),
     }
+
+
+def _suggested(asked: PruneSpec, parent: Parent, layers: dict[str, float]) -> dict[str, Any]:
+    """The job that was asked about, with these shares instead of what it says of how much."""
+    targets = PRUNING_METHODS[asked.method].options.targets
+    said = asked.model_dump(mode="json", exclude_defaults=True, exclude={*targets, "rounds"})
+    return {**said, "kind": "prune", "model": parent.manifest.id, "method": asked.method, "layers": layers}
 
 
 def _row(layer: sensitivity.Layer) -> dict[str, Any]:
@@ -58,14 +60,16 @@ def _row(layer: sensitivity.Layer) -> dict[str, Any]:
 
 
 def _of_weights(run: Run, parent: Parent) -> list[sensitivity.Layer]:
-    found = sensitivity.of_weights(parent.network, parent.data)
+    found = sensitivity.of_weights(parent.network, parent.data, run.on_work)
     return _told(run, found, total=len(prunable_weights(parent.network)))
 
 
 def _of_channels(run: Run, spec: PruneSpec, parent: Parent) -> list[sensitivity.Layer]:
     assert isinstance(spec, FilterOptions)
-    cutter = filters.cutter(parent.network, parent.data, method=spec.method, options=spec, seed=parent.origin.seed)
-    return _told(run, sensitivity.of_channels(cutter, parent.data), total=len(cutter.groups))
+    cutter = filters.cutter(
+        parent.network, parent.data, method=spec.method, options=spec, seed=parent.origin.seed, told=run.on_work
+    )
+    return _told(run, sensitivity.of_channels(cutter, parent.data, run.on_work), total=len(cutter.groups))
 
 
 def _told(run: Run, layers: Iterable[sensitivity.Layer], *, total: int) -> list[sensitivity.Layer]:

@@ -96,7 +96,7 @@ def _fit_training(session: Session, spec: TrainSpec) -> tuple[TrainSpec, str]:
     dataset = _find_ready(session, spec.dataset)
     images = dataset.training_images(spec.validation_fraction)
     spec = _fit_batch_size(spec, images)
-    _check_batch_size(spec.batch_size, spec.architecture, images, "batch_size")
+    _check_batch_size(spec.batch_size, spec.architecture, images, "batch_size", frozen=spec.freeze is not None)
     _check_class_weights(spec.loss, len(dataset.class_splits), "loss", "class_weights")
     _check_image_size(spec, dataset)
     name = spec.name or f"{spec.architecture.name} {dataset.name}"[:100]
@@ -217,8 +217,11 @@ def _fit_batch_size(asked: Batched, images: int) -> Batched:
     return asked.model_copy(update={"batch_size": images})
 
 
-def _check_batch_size(batch_size: int, network: Options | type[Options], images: int, *path: str) -> None:
-    if batch_size < network.smallest_batch:
+def _check_batch_size(
+    batch_size: int, network: Options | type[Options], images: int, *path: str, frozen: bool = False
+) -> None:
+    # A frozen backbone normalises by what it has seen already.
+    if batch_size < network.smallest_batch and not frozen:
         message = "This network normalises over batches, and there is nothing to normalise in a batch of one image."
         raise BadField(*path, message=message, hint=f"Give a number of at least {network.smallest_batch}.")
     if batch_size > images:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from specs.jobs import PruneSpec
+from pydantic import ValidationError
+
+from specs.jobs import JOB_SPEC, PruneSpec
 from specs.pruning import PRUNING_METHODS
 from specs.recipes import RECIPES
 
@@ -14,8 +17,8 @@ def with_changes(spec: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
     """The body of a job: this spec with these fields instead of its own; it has yet to be validated.
 
     An object is merged field by field, unless it names something else: another optimizer has other options. Another
-    recipe fills whatever a recipe may fill anew, and another method of pruning brings its own options. Null is a value
-    as any other.
+    recipe, or other epochs, have whatever the recipe may fill filled anew; another method of pruning brings its own
+    options, and without pretrained weights the stem is open again. Null is a value as any other.
     """
     kept = dict(spec)
     if changes.get("recipe", spec.get("recipe")) != spec.get("recipe"):
@@ -24,6 +27,10 @@ def with_changes(spec: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
     if changes.get("method", spec.get("method")) != spec.get("method"):
         kept = {field: value for field, value in kept.items() if field in {"kind", *PruneSpec.model_fields}}
     kept = _without_other_targets(kept, changes)
+    if "epochs" in changes:
+        kept = _without_what_epochs_filled(kept)
+    if spec.get("pretrained") is not None and changes.get("pretrained", "") is None:
+        kept = _with_any_stem(kept)
     return kept | {field: _merged(kept.get(field), value) for field, value in changes.items()}
 
 
@@ -34,6 +41,25 @@ def _without_other_targets(spec: Mapping[str, Any], changes: Mapping[str, Any]) 
     if not any(changes.get(name) is not None for name in targets):
         return dict(spec)
     return {field: value for field, value in spec.items() if field not in targets}
+
+
+def _without_what_epochs_filled(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Other epochs may have the recipe say otherwise; what stands there as it would say it is taken to be its word."""
+    recipe, kept = RECIPES.get(str(spec.get("recipe"))), dict(spec)
+    for field in recipe.longer if recipe is not None else ():
+        bare = {name: value for name, value in kept.items() if name != field}
+        with suppress(ValidationError):  # a spec of an earlier version, which will be told when it is validated
+            if JOB_SPEC.validate_python(bare).model_dump(mode="json")[field] == kept.get(field):
+                kept = bare
+    return kept
+
+
+def _with_any_stem(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The paper's stem goes with the weights that needed it."""
+    network = spec.get("architecture")
+    if not isinstance(network, dict) or network.get("stem") != "paper":
+        return dict(spec)
+    return {**spec, "architecture": {**network, "stem": "auto"}}
 
 
 def _merged(old: Any, new: Any) -> Any:

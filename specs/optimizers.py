@@ -15,7 +15,8 @@ from pydantic_core import PydanticCustomError
 from specs.options import Entry, Fraction, NonNegative, Options, Positive, choice, named
 from specs.registry import Registry
 
-Epsilon = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
+# float32 holds what is added to: less than this would be nothing there, and nothing over nothing is no number.
+Epsilon = Annotated[float, Field(strict=True, ge=1e-30, le=1, allow_inf_nan=False)]
 Coefficient = Annotated[float, Field(strict=True, ge=-100, le=100, allow_inf_nan=False)]
 
 

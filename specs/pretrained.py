@@ -70,7 +70,10 @@ def check_pretrained(network: Options, weights: str) -> None:
         raise _refusal("There are no pretrained weights of this width.", f"Set architecture.width to: {widths}.")
     if weights not in found.weights:
         raise _refusal("There are no pretrained weights of this name.", nearest(weights, found.weights))
-    for option, needed in PUBLISHED_OPTIONS.items():
+    # Features are what the activation of the published network made of them.
+    own = type(network).model_fields.get("activation")
+    published = PUBLISHED_OPTIONS if own is None else {**PUBLISHED_OPTIONS, "activation": own.default}
+    for option, needed in published.items():
         if getattr(network, option, needed) != needed:
             hint = f"Set architecture.{option} to {needed}, or leave out pretrained."
             raise _refusal(f"There are no pretrained weights of this network with another {option}.", hint)

@@ -41,8 +41,10 @@ def _of_two_classes(weights: tuple[float, ...]) -> tuple[float, ...]:
 
 
 _Word = Annotated[Literal["balanced"], BeforeValidator(_only_word), Tag("word")]
+# Below, the weights of a batch may add up to nothing in float32, by which its loss is divided.
+_Weight = Annotated[float, Field(strict=True, ge=1e-6, le=1e6, allow_inf_nan=False)]
 _List = Annotated[
-    tuple[Positive, ...],
+    tuple[_Weight, ...],
     Field(max_length=100_000, json_schema_extra={"minItems": 2}),
     AfterValidator(_of_two_classes),
     Tag("list"),

@@ -21,8 +21,15 @@ Activation = Literal[
     "mish",
     "hardswish",
     "softplus",
+    "softsign",
+    "softshrink",
+    "hardshrink",
+    "tanhshrink",
     "sigmoid",
+    "hardsigmoid",
+    "logsigmoid",
     "tanh",
+    "hardtanh",
     "linear",
 ]
 Width = Annotated[float, Field(strict=True, ge=0.0625, le=8, allow_inf_nan=False)]

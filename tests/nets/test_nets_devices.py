@@ -92,6 +92,21 @@ def test_where_nothing_is_tried_out_only_the_cpu_is_used(name: str, tmp_path: Pa
         devices.resolve(name, settings)
 
 
+def test_an_accelerator_that_was_found_to_work_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios = {"cuda": 0.5, "xpu": 3.0, "mps": 2.0}
+
+    def found(accelerator: Accelerator, _settings: Settings) -> Finding:
+        return Finding(name=accelerator.name, usable=True, reason="It works.", ratio=ratios[accelerator.name])
+
+    monkeypatch.setattr(devices, "examine_accelerator", found)
+    settings = Settings(home=tmp_path)
+    assert devices.resolve("auto", settings) == torch.device("xpu"), "the fastest"
+    for name in ratios:
+        assert devices.resolve(name, settings) == torch.device(name)
+    ratios["xpu"] = ratios["mps"] = 0.9
+    assert devices.resolve("auto", settings) == torch.device("cpu"), "none is faster"
+
+
 def test_a_device_of_no_kind_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DeviceUnavailable, match="'abacus'"):
         devices.resolve("abacus", Settings(home=tmp_path))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
@@ -21,6 +22,7 @@ from formats.manifest import GOLDEN_NAME, MANIFEST_NAME, ModelManifest, read_man
 from formats.weights import read_weights
 from inference.models import QUANTIZED_TOLERANCE, load_model
 from inference.telemetry import forbid_telemetry
+from nets.activations import ACTIVATIONS
 from nets.answers import Ask
 from nets.batches import normalised
 from nets.datasets import Dataset
@@ -114,10 +116,28 @@ def test_a_published_network_comes_back_and_runs_elsewhere(
     images = normalised(torch.from_numpy(golden["pixels"]), few, torch.device("cpu")).contiguous().numpy()
     weights = read_weights(tmp_path / manifest.weights.file)
     whole = filled_graph((tmp_path / GRAPH_NAME).read_bytes(), weights)
-    session = onnxruntime.InferenceSession(whole, providers=["CPUExecutionProvider"])
     for part in (slice(None), slice(3, 4)):
-        (logits,) = session.run(["logits"], {"images": images[part]})
-        np.testing.assert_allclose(logits, golden["logits"][part], rtol=1e-4, atol=1e-4)
+        for logits in answers_of_both(whole, images[part]):
+            np.testing.assert_allclose(logits, golden["logits"][part], rtol=1e-4, atol=1e-4)
+
+
+def answers_of_both(graph: bytes, images: Any) -> list[Any]:
+    """The logits of a whole graph in ONNX Runtime and in OpenVINO."""
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return [session.run(["logits"], {"images": images})[0], compiled([images])[0]]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_is_exported_as_it_is(activation: str) -> None:
+    network = small_network("mlp", activation=activation).eval()
+    images = 3 * torch.randn(4, 1, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = network(images).numpy()
+    graph = onnx_model(network, channels=1, image_size=IMAGE_SIZE).SerializeToString()
+    for logits in answers_of_both(graph, images.numpy()):
+        np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_that_are_not_recorded_are_not_read(tmp_path: Path, few: Dataset, graphs: GraphMemory) -> None:

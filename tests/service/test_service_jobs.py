@@ -190,6 +190,35 @@ def test_a_clone_is_the_same_but_for_what_is_changed(api: TestClient, name: str)
     assert api.get(f"/v1/jobs/{first['id']}").json() == first
 
 
+@pytest.mark.parametrize(("first", "then"), [(4, 20), (20, 4), (4, 5)])
+def test_a_clone_of_other_epochs_has_what_its_recipe_says_of_those(api: TestClient, first: int, then: int) -> None:
+    body = {**GOOD, "recipe": "fast", "epochs": first, "name": "one"}
+    job = api.post("/v1/jobs", json=body).json()["id"]
+    clone = api.post(f"/v1/jobs/{job}/clone", json={"epochs": then}).json()
+    assert clone["spec"] == api.post("/v1/jobs", json={**body, "epochs": then}).json()["spec"]
+    own = {"augmentation": "flip"}
+    job = api.post("/v1/jobs", json=body | own).json()["id"]
+    clone = api.post(f"/v1/jobs/{job}/clone", json={"epochs": then}).json()
+    assert clone["spec"] == api.post("/v1/jobs", json={**body, **own, "epochs": then}).json()["spec"]
+
+
+def test_a_clone_that_gives_up_its_weights_has_any_stem_again(api: TestClient) -> None:
+    body = {**GOOD, "architecture": "resnet18", "image_size": 32, "name": "one"}
+    job = api.post("/v1/jobs", json={**body, "pretrained": "IMAGENET1K_V1"}).json()
+    assert job["spec"]["architecture"]["stem"] == "paper"
+    clone = api.post(f"/v1/jobs/{job['id']}/clone", json={"pretrained": None}).json()
+    assert clone["spec"] == api.post("/v1/jobs", json=body).json()["spec"]
+    kept = {"pretrained": None, "architecture": {"stem": "paper"}}
+    clone = api.post(f"/v1/jobs/{job['id']}/clone", json=kept).json()
+    assert clone["spec"]["architecture"]["stem"] == "paper"
+
+
+def test_a_frozen_backbone_takes_single_images(api: TestClient) -> None:
+    body = {**GOOD, "architecture": "resnet18", "image_size": 32, "pretrained": "IMAGENET1K_V1", "batch_size": 1}
+    problem_of(api.post("/v1/jobs", json=body), 422, "#/batch_size")
+    assert api.post("/v1/jobs", json={**body, "freeze": "backbone"}).status_code == 202
+
+
 def test_a_clone_of_a_pruning_takes_another_method(trained_api: TestClient) -> None:
     body = {"kind": "prune", "model": "tiny", "sparsity": 0.7, "fine_tune": {"epochs": 3}}
     job = trained_api.post("/v1/jobs", json=body).json()["id"]

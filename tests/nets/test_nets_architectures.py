@@ -66,6 +66,13 @@ def test_the_whole_network_takes_the_smallest_and_the_largest_images(name: str) 
         assert meta_logits(network, channels=channels, image_size=image_size).shape == (2, 10)
 
 
+@pytest.mark.parametrize("name", [*one_of_each_file(), "resnet50"])
+def test_the_largest_images_reach_all_parameters(name: str) -> None:
+    network = on_meta(ARCHITECTURES[name].options(), channels=3, image_size=LARGEST_IMAGE_SIZE).train()
+    meta_logits(network, channels=3, image_size=LARGEST_IMAGE_SIZE).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
 # With `auto` every network takes the smallest images there are: the two tests above hold it to that.
 @pytest.mark.parametrize("stem", ["paper", "small"])
 @pytest.mark.parametrize("name", having("stem"))

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,11 @@ MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif"
 DEFAULT_MAX_PIXELS = 50_000_000
 # Of a longer side resizing takes far more memory than the pixels do; most formats have no longer ones.
 MAX_SIDE = 65_535
+# A progressive JPEG has some ten. Each goes over all pixels, though it may take no more than some bytes.
+MAX_SCANS = 100
+SCAN = b"\xff\xda"  # nowhere else in a JPEG but in pictures within it
+# Pillow decodes runs of a BMP in Python, which takes a second for some millions of pixels.
+MAX_RUN_PIXELS = 1 << 20
 
 Reason = Literal["empty", "unreadable", "format_not_allowed", "too_large", "truncated"]
 
@@ -60,6 +65,7 @@ _DAMAGE = (
     KeyError,
     TypeError,
     OverflowError,
+    AssertionError,  # of a palette that is not there
     struct.error,
     zlib.error,
 )
@@ -182,7 +188,22 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         image.close()
         message = f"The image has {image.width} x {image.height} pixels; the limit is {limit}."
         raise BadImage("too_large", message, "Scale it down before sending it.")
+    slow = _why_slow(image, data)
+    if slow is not None:
+        image.close()
+        raise BadImage("too_large", slow, "Convert it to PNG, or to JPEG as cameras write it.")
     return image
+
+
+def _why_slow(image: Image.Image, data: bytes) -> str | None:
+    """Why it would take far longer to decode than others of as many pixels, if it would."""
+    if image.format == "JPEG" and data.count(SCAN) > MAX_SCANS:
+        return f"The image has more than {MAX_SCANS} scans, each over all of its pixels."
+    tiles: list[Any] = getattr(image, "tile", [])
+    runs = bool(tiles) and tiles[0][0] == "bmp_rle"
+    if runs and image.width * image.height > MAX_RUN_PIXELS:
+        return f"The image is a BMP of runs with more than {MAX_RUN_PIXELS:,} pixels."
+    return None
 
 
 def _identify(data: bytes) -> Image.Image:

@@ -35,6 +35,9 @@ QUICK_VALUES = 64 * 64 * 3
 QUICK_ANSWERS = 2000
 LOADERS = 2
 
+# Chunks of a PNG that Pillow unpacks as it opens it, to a megabyte each.
+PACKED = (b"zTXt", b"iTXt", b"iCCP")
+
 # What a model ends in that is deleted while it is asked, or read.
 GONE = (NotFound, DamagedFiles)
 
@@ -283,7 +286,7 @@ class Predictor:
         self, model: LoadedModel, files: Sequence[bytes], path: Sequence[str | int]
     ) -> list[NDArray[np.uint8]] | None:
         """A single small image, whose decoding takes less than handing it to a thread would; None of all else."""
-        if len(files) != 1 or len(files[0]) > QUICK_BYTES:
+        if len(files) != 1 or len(files[0]) > QUICK_BYTES or any(packed in files[0] for packed in PACKED):
             return None
         shape = model.manifest.preprocessing.shape
         try:

@@ -62,6 +62,8 @@ class QuickPaths:
             if not expected:
                 await response(scope, receive, send)
                 raise
+            # Its traceback holds the body, and is held by a future that it holds: until garbage is looked for.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
         finally:
             scope["route"] = route  # whose template figures and logs tell
         await response(scope, receive, send)

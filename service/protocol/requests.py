@@ -39,7 +39,7 @@ def read_request(body: bytes, header_length: str | None, *, max_images: int) -> 
     end = _json_length(header_length, len(body))
     content = read_object(body[:end])
     parameters = object_at(content, "parameters", "parameters")
-    wanted = _listed(content.get("outputs", []), "outputs")
+    wanted = _listed([] if content.get("outputs") is None else content["outputs"], "outputs")
     binary = flag(parameters, "binary_data_output", default=False)
     outputs = tuple(read_output(output, binary=binary) for output in wanted) or (default_output(binary=binary),)
     if len({output.name for output in outputs}) < len(outputs):
@@ -99,7 +99,7 @@ def _raw_of(given: dict[str, Any], raw: memoryview) -> memoryview | None:
     if "shared_memory_region" in parameters:
         raise BadRequest("Shared memory is not offered here: send the values in the body.")
     size = count(parameters, "binary_data_size")
-    if "data" in given:
+    if given.get("data") is not None:
         if size or raw:
             raise BadRequest("The values of the input are in `data` or after the JSON, not in both.")
         return None

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from inference.models import GoldenMismatch
+from inference.runtimes import CannotRun
 from service import deadlines
 from service.choice import Wish, choose
 from service.house import House, TheHouse
@@ -55,16 +57,19 @@ async def predict(
 
 async def _answer(house: House, family: str, upload: Upload, query: FamilyQuery) -> dict[str, Any]:
     wish = Wish(query.latency_budget_ms, query.min_accuracy)
-    missed = None
+    missed: dict[str, Exception] = {}
     while True:
-        chosen = choose(await house.families.contestants(family), wish)
+        contestants = await house.families.contestants(family)
+        left = [each for each in contestants if each.model not in missed]
+        broken = [missed[each.model] for each in contestants if each.model in missed]
+        if broken and not any(wish.is_quick(each) and wish.is_good(each) for each in left):
+            raise broken[0]  # what fits is there, but not to be had
+        chosen = choose(left, wish)
         try:
             answer = await answer_upload(house.predictor, chosen.model, upload, query)
-        except (*GONE, NotReady):
-            # It may have been deleted since its figures were read; if not, it is not to be had.
-            if chosen.model == missed:
-                raise
-            missed = chosen.model
+        except (*GONE, NotReady, GoldenMismatch, CannotRun) as error:
+            # It may have been deleted since its figures were read; if not, it is not to be had, and others may be.
+            missed[chosen.model] = error
             house.families.forget(family)
         else:
             return {**answer, "chosen": chosen.model_dump(mode="json")}

@@ -9,14 +9,17 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 from sqlalchemy import Engine, event
 
+from formats.manifest import GOLDEN_NAME, MANIFEST_NAME, read_manifest, write_manifest
 from service.app import create_app
 from service.choice import NothingFits, Wish, choose
 from service.pareto import Contestant
@@ -143,6 +146,30 @@ BAD_WISHES = {
     "min_accuracy": ("-0.1", "1.1", "90 %", "NaN", ""),
     "top_k": ("0",),
 }
+
+
+def test_a_model_that_cannot_be_had_leaves_the_others(
+    family: Family, trained_settings: Settings, test_digits: list[tuple[bytes, str]]
+) -> None:
+    api, address, ids = family
+    directory = trained_settings.home / "models" / ids["tiny"]
+    golden = load_file(directory / GOLDEN_NAME)
+    save_file({**golden, "logits": golden["logits"] + 3}, directory / GOLDEN_NAME)
+    record(directory)
+    image = test_digits[0][0]
+    answer = api.post(f"{address}/predict", content=image, headers=PNG)
+    assert (answer.status_code, answer.json()["model"]) == (200, ids["tiny pruned"]), answer.text
+    # What fits is there and broken, which is another thing than that none fits.
+    broken = api.post(f"{address}/predict?min_accuracy=0.97", content=image, headers=PNG)
+    assert "logits" in problem_of(broken, 503)["detail"]
+    problem_of(api.post(f"{address}/predict?min_accuracy=0.99", content=image, headers=PNG), 422)
+
+
+def record(directory: Path) -> None:
+    """Has the manifest tell of the files as they are now."""
+    manifest = read_manifest(directory, verify=False)
+    (directory / MANIFEST_NAME).unlink()
+    write_manifest(directory, manifest)
 
 
 def test_a_bad_wish_is_refused(family: Family, test_digits: list[tuple[bytes, str]]) -> None:

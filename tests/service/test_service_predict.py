@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import io
 import json
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from fastapi import Request
 from fastapi.testclient import TestClient
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from formats.images import MAX_SIDE
 from service import examples
@@ -161,7 +165,33 @@ BAD_IMAGES: dict[str, tuple[Callable[[bytes], bytes], int, str]] = {
     "postscript": (lambda data: png(_grey(data), kind="EPS"), 415, "format_not_allowed"),
     "bomb": (lambda _: _bomb(), 422, "too_large"),
     "over the limit": (lambda _: png(Image.new("1", (10_000, 5_001))), 422, "too_large"),
+    "without its palette": (lambda _: without_palette(), 422, "truncated"),
+    "scans without end": (lambda data: many_scans(data, 101), 422, "too_large"),
+    "runs": (lambda _: runs(1025, 1024), 422, "too_large"),
 }
+
+
+def without_palette() -> bytes:
+    """A PNG whose pixels are numbers of colours that are not told."""
+    data = png(Image.new("P", (8, 8)))
+    at, after = data.index(b"PLTE") - 4, data.index(b"IDAT") - 4
+    return data[:at] + data[after:]
+
+
+def many_scans(data: bytes, count: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    jpeg = png(_grey(data), kind="JPEG", progressive=True)
+    last, end = jpeg.rindex(b"\xff\xda"), jpeg.rindex(b"\xff\xd9")
+    more = count - jpeg.count(b"\xff\xda")
+    return jpeg[:end] + jpeg[last:end] * more + jpeg[end:]
+
+
+def runs(width: int, height: int) -> bytes:
+    """A BMP of runs: of each line one pixel, and its end."""
+    lines = b"\x01\x05\x00\x00" * height + b"\x00\x01"
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(lines), 0, 0, 256, 0)
+    start = 14 + len(header) + 1024
+    return struct.pack("<2sIHHI", b"BM", start + len(lines), 0, 0, start) + header + bytes(1024) + lines
 
 
 @pytest.mark.parametrize("name", list(BAD_IMAGES))
@@ -178,6 +208,48 @@ def test_what_is_no_image_is_refused_and_the_next_is_answered(trained_api: TestC
     in_json = {"images": [base64.b64encode(data).decode() for data in (bad, seven)]}
     problem_of(trained_api.post("/v1/models/tiny/predict", json=in_json), status, "#/images/0")
     assert trained_api.post("/v1/models/tiny/predict", content=seven, headers=PNG).json() == good
+
+
+def test_images_with_some_scans_and_small_ones_of_runs_are_answered(trained_api: TestClient, seven: bytes) -> None:
+    for data in (many_scans(seven, 100), runs(64, 64)):
+        response = trained_api.post("/v1/models/tiny/predict", content=data, headers=PNG)
+        assert response.status_code == 200, response.text
+
+
+def test_what_is_packed_in_an_image_is_not_unpacked_where_all_wait(
+    trained_api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    original = Image.open
+
+    def note(file: Any, *rest: Any, **options: Any) -> Any:
+        opened.append(threading.current_thread().name)
+        return original(file, *rest, **options)
+
+    monkeypatch.setattr(Image, "open", note)
+    texts = PngInfo()
+    texts.add_text("a", "x" * 500_000, zip=True)
+    data = png(Image.new("L", (8, 8)), pnginfo=texts)
+    assert len(data) < 2_000
+    for content, elsewhere in ((data, True), (png(Image.new("L", (8, 8))), False)):
+        opened.clear()
+        assert trained_api.post("/v1/models/tiny/predict", content=content, headers=PNG).status_code == 200
+        assert [name.startswith("decode") for name in opened] == [elsewhere] * len(opened) != []
+
+
+def test_bodies_that_were_refused_are_let_go(trained_api: TestClient) -> None:
+    process, body = psutil.Process(), b'{"x": "' + b"!" * 8_000_000 + b'"}'
+    headers = {"content-type": "application/json"}
+    gc.disable()
+    try:
+        for number in range(40):
+            problem_of(trained_api.post("/v1/models/tiny/predict", content=body, headers=headers), 422)
+            if number == 9:
+                before = process.memory_info().rss
+        grown = process.memory_info().rss - before
+    finally:
+        gc.enable()
+    assert grown < 10 * len(body), "of thirty bodies"
 
 
 def test_the_pixels_of_a_request_are_limited_in_all(trained_api: TestClient, seven: bytes) -> None:

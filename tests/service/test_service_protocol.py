@@ -224,6 +224,18 @@ def test_bad_inputs_are_refused_and_the_next_request_is_answered(trained_api: Te
         assert answered(trained_api) == good, what
 
 
+def test_what_is_null_is_not_there(trained_api: TestClient) -> None:
+    good = answered(trained_api)
+    nulls = {"parameters": None, "outputs": None, "id": None}
+    text = json.dumps({**nulls, "inputs": [{**ZEROS, "parameters": None}]}).encode()
+    response = trained_api.post(INFER, content=text)
+    assert response.status_code == 200, response.text
+    assert response.json()["outputs"][0]["data"] == good
+    output = {"name": "logits", "parameters": {"binary_data": None, "classification": None}}
+    text = json.dumps({"inputs": [ZEROS], "outputs": [output]}).encode()
+    assert trained_api.post(INFER, content=text).json()["outputs"][0]["data"] == good
+
+
 BAD_BODIES: dict[str, bytes] = {
     "nothing": b"",
     "no JSON": b"{",
@@ -245,6 +257,9 @@ BAD_BODIES: dict[str, bytes] = {
     "parameters of another kind": json.dumps({"parameters": 7, "inputs": [ZEROS]}).encode(),
     "a flag of another kind": json.dumps({"parameters": {"binary_data_output": 1}, "inputs": [ZEROS]}).encode(),
     "an image": PNG,
+    "lists without end": b'{"inputs":[{"name":"images","datatype":"FP32","shape":[1,1,8,8],"data":['
+    + b"[]," * 2_000_000
+    + b"[]]}]}",
 }
 BAD_OUTPUTS: list[Any] = [
     "logits",

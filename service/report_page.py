@@ -40,14 +40,16 @@ tr + tr td { border-top: 1px solid #eee } .layers { width: 100% }
 def page(name: str, report: dict[str, Any]) -> str:
     """The whole page."""
     word, colour = VERDICTS[report["verdict"]]
+    whom = "parent" if report["dense_epoch"] is None else "dense"
     parts = [
         f"<h1>{escape(name)}</h1>",
         f'<p><span class="verdict" style="background:{colour}">{word}</span></p><p>{escape(report["reason"])}</p>',
-        _accuracy(report),
-        _confidence(report),
-        _latency(report["latency"], report["vnni"]),
-        _sizes(report["sizes"]),
-        _classes(report["classes"]),
+        _dense(report["dense_epoch"]),
+        _accuracy(report, whom),
+        _confidence(report, whom),
+        _latency(report["latency"], report["vnni"], whom),
+        _sizes(report["sizes"], whom),
+        _classes(report["classes"], whom),
         _layers(report["layers"]),
     ]
     return (
@@ -63,7 +65,17 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "
     return f'<table class="{kind}"><tr>{head}</tr>{body}</table>'
 
 
-def _accuracy(report: dict[str, Any]) -> str:
+def _dense(epoch: int | None) -> str:
+    """What a model without a parent is compared with."""
+    if epoch is None:
+        return ""
+    return (
+        f'<p class="note">Dense is this network as it was after epoch {epoch} of its training, before the first cut. '
+        "The later epochs trained the cut one only.</p>"
+    )
+
+
+def _accuracy(report: dict[str, Any], whom: str) -> str:
     rows = []
     for part, found in report["accuracy"].items():
         change = found["difference"]
@@ -71,11 +83,11 @@ def _accuracy(report: dict[str, Any]) -> str:
         known = [found[key] for key in ("before", "after_cut", "after") if found[key] is not None]
         rows.append([part, *map(_percent, known), f"{100 * change['mean']:+.2f}", span])
     cut = ["after the cut", "retrained"] if report["accuracy"]["test"]["after_cut"] is not None else ["this model"]
-    heads = ["images", "parent", *cut, "points", "points, 95 %"]
+    heads = ["images", whom, *cut, "points", "points, 95 %"]
     return f"<h2>Accuracy</h2>{_table(heads, rows)}"
 
 
-def _confidence(report: dict[str, Any]) -> str:
+def _confidence(report: dict[str, Any], whom: str) -> str:
     """How far probabilities and label sets can be believed; reports of before there were either have the error only."""
     found = report["calibration"] or {"ece_uncalibrated": report["calibration_error"]}
     rows = [[label, *_both(found[key], shown)] for key, (label, shown) in CONFIDENCE.items() if key in found]
@@ -84,7 +96,7 @@ def _confidence(report: dict[str, Any]) -> str:
         rows.append([f"{asked} with the label in them", *_both(row["measured"], _percent)])
         rows.append([f"{asked}, labels on average", *_both(row["mean_set_size"], "{:.2f}".format)])
     note = f'<p class="note">{_chance(found)}</p>' if found.get("coverage") else ""
-    return f"<h2>Confidence</h2>{_table(['on the test images', 'parent', 'this model'], rows)}{note}"
+    return f"<h2>Confidence</h2>{_table(['on the test images', whom, 'this model'], rows)}{note}"
 
 
 def _both(pair: dict[str, Any], shown: Callable[[Any], str]) -> list[str]:
@@ -104,13 +116,13 @@ def _chance(found: dict[str, Any]) -> str:
     )
 
 
-def _latency(rows: list[dict[str, Any]], vnni: bool | None) -> str:
+def _latency(rows: list[dict[str, Any]], vnni: bool | None, whom: str) -> str:
     cells = [
         [str(row["batch"]), *(f"{row[who][key]:.3g}" for key in ("p50", "p95") for who in ("parent", "child")),
          f"{row['speedup']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}"]
         for row in rows
     ]  # fmt: skip
-    heads = ["images at once", "parent p50", "p50", "parent p95", "p95", "times as fast", "95 %"]
+    heads = ["images at once", f"{whom} p50", "p50", f"{whom} p95", "p95", "times as fast", "95 %"]
     note = "Milliseconds from pixels to answers where it was made: both models in turn, each in its fastest runtime."
     if vnni is not None:
         has = "has" if vnni else "has no"
@@ -118,20 +130,20 @@ def _latency(rows: list[dict[str, Any]], vnni: bool | None) -> str:
     return f'<h2>Latency</h2>{_table(heads, cells)}<p class="note">{note}</p>'
 
 
-def _sizes(sizes: dict[str, dict[str, int | None]]) -> str:
+def _sizes(sizes: dict[str, dict[str, int | None]], whom: str) -> str:
     rows = []
     for key, label in SIZES.items():
         before, after = (sizes.get(key) or {}).get("before"), (sizes.get(key) or {}).get("after")
         if before is not None and after is not None:
             rows.append([label, f"{before:,}", f"{after:,}", _percent(after / before) if before else ""])
-    return f"<h2>Size</h2>{_table(['', 'parent', 'this model', 'of the parent'], rows)}"
+    return f"<h2>Size</h2>{_table(['', whom, 'this model', f'of the {whom}'], rows)}"
 
 
-def _classes(classes: list[dict[str, Any]]) -> str:
+def _classes(classes: list[dict[str, Any]], whom: str) -> str:
     if not classes:
         return "<h2>Classes</h2><p>No class lost anything on the test images.</p>"
     rows = [[escape(str(row["label"])), _percent(row["before"]), _percent(row["after"])] for row in classes]
-    return f"<h2>Classes that lost most</h2>{_table(['class', 'parent', 'this model'], rows)}"
+    return f"<h2>Classes that lost most</h2>{_table(['class', whom, 'this model'], rows)}"
 
 
 def _layers(layers: list[dict[str, Any]]) -> str:

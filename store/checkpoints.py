@@ -25,13 +25,17 @@ NEWEST_KEPT = 2
 
 
 class Checkpoints:
-    """The checkpoints of one claimed job; those after whole epochs in `kept` are not removed."""
+    """The checkpoints of one claimed job; those after whole epochs in `kept` are not removed.
+
+    Those after epochs in `needed` are there until the job has succeeded.
+    """
 
     def __init__(self, database: Database, artifacts: Artifacts, claim: Claim) -> None:
         self._database = database
         self._artifacts = artifacts
         self._claim = claim
         self.kept: frozenset[int] = frozenset()
+        self.needed: frozenset[int] = frozenset()
 
     def save(self, write: Callable[[Path], None], *, epoch: int, step: int, best: bool) -> None:
         """Has `write` fill a directory, makes it durable, then points the database at it; old ones are removed.
@@ -57,7 +61,7 @@ class Checkpoints:
                 best=best,
             )
             _replace(session, row)
-            kept = _keep(session, self._claim.job_id, self.kept)
+            kept = _keep(session, self._claim.job_id, self.kept | self.needed)
         for path in self._directories():
             # Those that no row tells of were written by attempts that then could not say so.
             if path.name not in kept:
@@ -141,9 +145,9 @@ def kept_epochs(session: Session, job_id: str) -> list[int]:
 
 
 def kept_checkpoint(database: Database, artifacts: Artifacts, job_id: str, *, epoch: int) -> Path:
-    """The checkpoint that a job has kept of an epoch; DamagedFiles if there is none that is whole."""
+    """The checkpoint that a job has kept of an epoch's end; DamagedFiles if there is none that is whole."""
     with database.read() as session:
-        rows = [row for row in list_checkpoints(session, job_id) if row.epoch == epoch]
+        rows = [row for row in list_checkpoints(session, job_id) if _is_after(row, frozenset({epoch}))]
     paths = (artifacts.checkpoint(job_id, row.directory) for row in rows)
     found = next((path for path in paths if _is_whole(path)), None)
     if found is None:

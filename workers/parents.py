@@ -68,11 +68,17 @@ def child_of(
 
 def as_of_epoch(run: Run, parent: Parent, epoch: int) -> Network:
     """The parent's network as it was after an epoch of its training, which that kept; DamagedFiles if it is gone."""
-    path = kept_checkpoint(run.database, run.artifacts, parent.manifest.lineage["job"], epoch=epoch)
+    job = parent.manifest.lineage["job"]
+    return network_after(run, job, epoch, architecture=parent.origin.architecture, data=parent.data)
+
+
+def network_after(run: Run, job: str, epoch: int, *, architecture: Options, data: Dataset) -> Network:
+    """The network that a job trained as it was after an epoch whose checkpoint is kept; DamagedFiles if it is gone."""
+    path = kept_checkpoint(run.database, run.artifacts, job, epoch=epoch)
     # Checkpoints have auxiliary heads, which models have not.
-    network = build(parent.origin.architecture, **parent.data.look, seed=0)
+    network = build(architecture, **data.look, seed=0)
     read_network(path, network)
-    return without_auxiliary(network, parent.origin.architecture, **parent.data.look)[0].eval()
+    return without_auxiliary(network, architecture, **data.look)[0].eval()
 
 
 def load_parent(run: Run, model_id: str) -> Parent:

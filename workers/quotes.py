@@ -53,8 +53,9 @@ def quote_training(run: Run, spec: TrainSpec | DistillSpec, prepared: Prepared, 
     with run.database.read() as session:
         before = quotes.errors(session)
         beside = queue.count_jobs(session)["running"] - 1
-    # The best; and where there are two newer ones within an epoch, that of the epoch before.
-    others = 1 + (median(found.epochs) > run.settings.checkpoint_seconds)
+    # The best; where there are two newer ones within an epoch, that of the epoch before; and what a report needs.
+    reported = isinstance(spec, TrainSpec) and spec.architecture.shrinking() is not None
+    others = 1 + (median(found.epochs) > run.settings.checkpoint_seconds) + reported
     kept = NEWEST_KEPT + others + len(getattr(spec, "keep_epochs", ()))
     disk, free = kept * found.checkpoint, shutil.disk_usage(run.settings.home).free
     return {

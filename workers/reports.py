@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from formats.manifest import CalibrationCheck, ModelManifest, stored_bytes
 from inference.calibration import CHECKED
 from inference.comparing import Comparison, compare
 from inference.footprint import peak_bytes
-from inference.models import load_model
+from inference.models import LoadedModel, load_model
 from nets.anatomy import Layers
 from nets.answers import difference, suffered
 from nets.precision import has_vnni
-from workers.parents import Parent
 from workers.scores import Judged
 
 Verdict = Literal["faster", "smaller_only", "not_faster", "too_costly"]
@@ -26,9 +25,22 @@ LEAST_GAIN = 1.05
 SMALLER = 0.95
 
 
+class Larger(Protocol):
+    """What a smaller model is compared with: a model's directory and what it says of itself."""
+
+    @property
+    def directory(self) -> Path: ...
+
+    @property
+    def manifest(self) -> ModelManifest: ...
+
+    def served(self, *, threads: int) -> LoadedModel:
+        """The model in its fastest runtime."""
+
+
 @dataclass(frozen=True)
 class Stages:
-    """A parent, what a cut left of it, if it was cut, and what training made of that."""
+    """A network, what a cut left of it, if it was cut at once, and what training made of that."""
 
     before: Judged
     after_cut: Judged | None
@@ -36,7 +48,7 @@ class Stages:
 
 
 def report(
-    stages: Stages, layers: Layers, parent: Parent, child: Path, runtime: str, *, threads: int
+    stages: Stages, layers: Layers, parent: Larger, child: Path, runtime: str, *, threads: int
 ) -> dict[str, Any]:
     """Plain values, ready for JSON. `child` is the directory of the new model, `runtime` its fastest."""
     loaded = load_model(child, runtime=runtime, threads=threads)

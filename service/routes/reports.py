@@ -25,6 +25,11 @@ class Report(Schema):
 
     model: str
     parent: str | None
+    dense_epoch: int | None = Field(
+        default=None,
+        description="Of a model whose weights were cut while it trained, which has no parent: it is held against "
+        "itself as it was after this epoch, before the first cut. Null for all others.",
+    )
     verdict: Literal["faster", "smaller_only", "not_faster", "too_costly"]
     reason: str
     accuracy: dict[str, Any] = Field(
@@ -61,11 +66,15 @@ class Report(Schema):
     responses={200: {"content": {"text/html": {}}}},
 )
 def get_report(reference: str, request: Request, database: TheDatabase) -> Report | Response:
-    """With `Accept: text/html`, as browsers send it, a page. 404 for a model that was not made out of another."""
+    """With `Accept: text/html`, as browsers send it, a page.
+
+    404 for a model that was neither made out of another nor cut while it trained.
+    """
     with database.read() as session:
         row = models.find_model(session, reference)
         if row.report is None:
-            raise NotFound("report", "model: it was not made out of another model, or before there were reports")
+            why = "it was neither made out of another model nor cut while it trained, or before there were reports"
+            raise NotFound("report", f"model: {why}")
         report = Report(model=row.id, parent=row.parent, **row.report)
         name = row.name
     if "text/html" in request.headers.get("accept", ""):

@@ -206,9 +206,9 @@ def test_what_a_training_kept_goes_with_its_model(home: tuple[Settings, TestClie
 
 
 def test_one_job_makes_an_fpnet(home: tuple[Settings, TestClient]) -> None:
-    _, client = home
+    settings, client = home
     network = {"name": "fpnet", "base": {"name": "mlp", "hidden": [64]}, "sparsity": 0.8}
-    body = {**TRAINING, "name": "light", "architecture": network, "epochs": 6}
+    body = {**TRAINING, "name": "light", "architecture": network, "epochs": 6, "keep_epochs": [1]}
     job = ended(client, {**body, "optimizer": {"name": "adam", "lr": 0.003}})
     assert job["status"] == "succeeded", job
     assert job["result"]["best_epoch"] > 5, "only what was cut to the end is what was asked for"
@@ -217,10 +217,57 @@ def test_one_job_makes_an_fpnet(home: tuple[Settings, TestClient]) -> None:
     assert light["parameters"] - light["nonzero_parameters"] == pytest.approx(0.8 * weights, rel=0.01)
     assert light["metrics"]["test_accuracy"] > 0.8
     assert light["bytes"] < 0.5 * 4 * light["parameters"] + 10_000
+    report = client.get("/v1/models/light/report").json()
+    assert (report["parent"], report["dense_epoch"]) == (None, 2)
+    rows = client.get(f"/v1/jobs/{job['id']}/metrics").json()["items"]
+    told = report["accuracy"]
+    assert told["validation"]["before"] == pytest.approx(rows[1]["validation_accuracy"]), "as it was when it was cut"
+    assert (told["test"]["after_cut"], told["test"]["after"]) == (None, light["metrics"]["test_accuracy"])
+    assert report["sizes"]["nonzero_parameters"]["before"] > 0.99 * light["parameters"]
+    assert report["sizes"]["bytes"]["before"] > 4 * light["parameters"]
+    assert report["sizes"]["bytes"]["after"] == light["bytes"]
+    sizes = dict(zip(("hidden.0", "head"), (256 * 64, 64 * 10), strict=True))
+    zeros = sum(layer["zeros"] * sizes[layer["name"]] for layer in report["layers"])
+    assert zeros == pytest.approx(0.8 * weights, rel=0.01)
+    assert [row["batch"] for row in report["latency"]] == [1, 8, 32]
+    assert report["calibration"]["temperature"]["before"] is not None
+    assert job["result"]["verdict"] == report["verdict"]
+    page = client.get("/v1/models/light/report", headers={"accept": "text/html"}).text
+    assert "after epoch 2 of its training" in page
+    assert "parent" not in page
+    # Nothing is kept of it but what the training was asked to keep.
+    kept = settings.home / "checkpoints" / job["id"]
+    assert {path.name for path in kept.iterdir()} == {"1-0-1"}
+    wait_for(lambda: not list(settings.home.glob("scratch/.*")))
     job = ended(client, {"kind": "distill", "name": "taught", "teacher": "wide", "architecture": network, "epochs": 2})
     assert job["status"] == "succeeded", job
     taught = client.get("/v1/models/taught").json()
     assert taught["nonzero_parameters"] == pytest.approx(light["nonzero_parameters"], rel=0.01)
+
+
+def test_an_fpnet_is_reported_on_as_far_as_there_is_something_to_compare_it_with(
+    home: tuple[Settings, TestClient],
+) -> None:
+    settings, client = home
+    network = {"name": "fpnet", "base": {"name": "mlp", "hidden": [64]}, "rounds": 1}
+    body = {**TRAINING, "keep_epochs": [], "optimizer": {"name": "adam", "lr": 0.003}}
+    job = ended(client, {**body, "name": "at once", "architecture": {**network, "dense_share": 0.5}})
+    assert job["status"] == "succeeded", job
+    told = client.get("/v1/models/at once/report").json()["accuracy"]["test"]
+    assert told["after_cut"] < min(told["before"], told["after"])
+
+    job = ended(client, {**body, "name": "from the start", "architecture": {**network, "dense_share": 0}})
+    assert job["status"] == "succeeded", job
+    problem_of(client.get("/v1/models/from the start/report"), 404)
+
+    body |= {"name": "without", "architecture": {**network, "dense_share": 0.1}, "epochs": 100}
+    posted = client.post("/v1/jobs", json=body).json()["id"]
+    dense = settings.home / "checkpoints" / posted / "10-0-1"
+    wait_for(dense.exists)
+    (dense / "network.safetensors").write_bytes(b"")
+    wait_for(lambda: client.get(f"/v1/jobs/{posted}").json()["status"] == "succeeded")
+    problem_of(client.get("/v1/models/without/report"), 404)
+    assert "There will be no report" in client.get(f"/v1/jobs/{posted}/events?limit=500").text
 
 
 @pytest.mark.parametrize(("method", "layers"), [("magnitude", 3), ("l2-filter", 2)])

@@ -12,6 +12,7 @@ from specs.jobs import TrainSpec
 from store.ids import new_id
 from store.quotes import compared
 from workers.data import load_data, look_of
+from workers.dense import beside_dense
 from workers.growth import growth_told
 from workers.memory import free_memory
 from workers.plans import plan_shrinking, plan_training
@@ -30,8 +31,10 @@ def train(run: Run, spec: TrainSpec) -> None:
     data = prepared.data
     foresee(run, prepared)
     run.enter("training")
+    gradually = plan_shrinking(spec)
     run.checkpoints.kept = frozenset(spec.keep_epochs)
-    result = training.train(prepared.network, data, prepared.plan, run, gradually=plan_shrinking(spec))
+    run.checkpoints.needed = frozenset() if gradually is None else frozenset({gradually.start})
+    result = training.train(prepared.network, data, prepared.plan, run, gradually=gradually)
     run.enter("evaluating")
     judged = judge_and_calibrate(result.network, data, run.on_work)
     request = Publication(
@@ -48,7 +51,8 @@ def train(run: Run, spec: TrainSpec) -> None:
     with run.database.read() as session:
         quoted = compared(session, run.claim, spec)
     facts = {"best_epoch": result.best_epoch, "epochs_run": result.epochs_run, **quoted}
-    publish(run, result.network, request, test=judged.test, result=facts)
+    told = None if gradually is None else beside_dense(run, spec, gradually, result.network, request, judged)
+    publish(run, result.network, request, test=judged.test, result=facts, report=told)
 
 
 def prepare(run: Run, spec: TrainSpec) -> Prepared:

@@ -15,8 +15,9 @@ up: $(INSTALLED)  ## API and one worker until Ctrl-C
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-chaos: $(INSTALLED)  ## random kills, all fault points, full disks, races, claims, restarts of PostgreSQL, resumes; an hour or so
+chaos: $(INSTALLED)  ## kills in all phases and at random, all fault points, full disks, races, claims, restarts of PostgreSQL, resumes; an hour or so
 	CHAOS_RESUMES=80 $(BIN)/python -m pytest -q tests/nets/test_nets_resuming.py
+	CHAOS_PHASES=all $(BIN)/python -m pytest -q tests/workers/test_workers_killed.py
 	CHAOS_JOBS=40 CHAOS_EPOCHS=450 CHAOS_KILLS=200 CHAOS_PAUSE=5 CHAOS_WORKERS=2 CHAOS_STRIDE=1 CHAOS_ROUNDS=200 \
 	  CLAIM_PROCESSES=8 CLAIM_JOBS=1000 CLAIM_RESTARTS=20 $(BIN)/python -m pytest -q -s tests/chaos
 

@@ -24,6 +24,21 @@ class Duration:
         self.ns += int(seconds * 1e9)
 
 
+class Request:
+    """A request, counted as its block ends: by how that ends, with all the time that it took."""
+
+    __slots__ = ("_fail", "_started", "_success")
+
+    def __init__(self, success: Duration, fail: Duration) -> None:
+        self._success, self._fail = success, fail
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        (self._success if kind is None else self._fail).add(time.perf_counter() - self._started)
+
+
 @dataclass(slots=True)
 class ModelStatistics:
     """Requests by how they ended, and the stages that they went through; in the terms of Triton's extension.
@@ -48,6 +63,10 @@ class ModelStatistics:
     batches: dict[int, Duration] = field(default_factory=dict)
     histograms: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
     batch_sizes: Histogram = field(default_factory=lambda: Histogram(IMAGES))
+
+    def request(self) -> Request:
+        """Counts what is done for one request: use as a context manager."""
+        return Request(self.success, self.fail)
 
     def count_input(self, images: int, seconds: float) -> None:
         """The images of one request have become pixels."""

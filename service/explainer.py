@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from formats.images import BadImage, decode_original
 from inference.batching import QueueFull
 from inference.explaining import ActivationMaps, CannotExplain, Explanation, explain_by_occlusion, load_activation_maps
 from inference.models import LoadedModel
+from inference.runtimes import Network
 from service.heatmap import USUAL_SIDE, heat_picture
 from service.problems import SOME_FIELDS, BadFields, ImageProblem
 from service.uploads import Upload
@@ -26,7 +28,7 @@ from store.database import Database
 
 Method = Literal["auto", "cam", "occlusion"]
 
-# One at a time: each takes the cores that predictions take.
+# One at a time, so that predictions wait for one at most.
 RUNNERS = 1
 # An explanation takes up to some seconds: whoever comes after so many is asked to come again.
 MOST_WAITING = 32
@@ -49,12 +51,18 @@ class Question:
 
 
 class Explainer:
-    """Explains predictions of all models of one data folder. Its coroutines belong to one event loop."""
+    """Explains predictions of all models of one data folder. Its coroutines belong to one event loop.
 
-    def __init__(self, settings: Settings, database: Database, artifacts: Artifacts) -> None:
+    `in_turn` makes of a network one that runs while no other does: all take the same cores.
+    """
+
+    def __init__(
+        self, settings: Settings, database: Database, artifacts: Artifacts, in_turn: Callable[[Network], Network]
+    ) -> None:
         self._settings = settings
         self._database = database
         self._artifacts = artifacts
+        self._in_turn = in_turn
         self._capacity = CAPACITY_SHARE * settings.model_cache_bytes
         self._kept: OrderedDict[str, ActivationMaps | CannotExplain] = OrderedDict()
         self._lock = threading.Lock()
@@ -97,11 +105,11 @@ class Explainer:
     def _explain(self, model: LoadedModel, pixels: NDArray[np.uint8], question: Question) -> Explanation:
         maps = None if question.method == "occlusion" else self._maps(model)
         if isinstance(maps, ActivationMaps) and (question.method == "cam" or maps.side >= LEAST_PLACES):
-            return maps.explain(pixels, question.index)
+            return replace(maps, network=self._in_turn(maps.network)).explain(pixels, question.index)
         if question.method == "cam":
             hint = "Take the method occlusion, or auto, which takes cam where there is one."
             raise BadFields(SOME_FIELDS, [{"pointer": "query:method", "message": str(maps), "hint": hint}])
-        return explain_by_occlusion(model, pixels, question.index)
+        return explain_by_occlusion(replace(model, network=self._in_turn(model.network)), pixels, question.index)
 
     def _original(self, upload: Upload, side: int) -> NDArray[np.uint8]:
         if upload.pixels is not None:

@@ -47,7 +47,7 @@ class House:
         self.inventory = Inventory()
         self.placing = Placing(settings, database, self.artifacts, graphics)
         self.predictor = Predictor(settings, database, self.placing.load)
-        self.explainer = Explainer(settings, database, self.artifacts)
+        self.explainer = Explainer(settings, database, self.artifacts, self.predictor.in_turn)
         self.repository = Repository(database, self.predictor)
         self.families = Families(database)
         self.figures = FigureBook(database, Counter())

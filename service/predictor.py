@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,8 @@ from formats.images import BadImage, ImageShape, count_pixels, decode_image, dec
 from inference.answers import AnswerRule, Prediction, answers
 from inference.batching import Batcher
 from inference.cache import CacheStats, ModelCache
-from inference.models import LoadedModel
+from inference.models import GoldenMismatch, LoadedModel
+from inference.runtimes import CannotRun, Network
 from inference.statistics import ModelStatistics
 from service.problems import ImageProblem
 from service.references import References
@@ -40,6 +42,8 @@ PACKED = (b"zTXt", b"iTXt", b"iCCP")
 
 # What a model ends in that is deleted while it is asked, or read.
 GONE = (NotFound, DamagedFiles)
+# What cannot be served although it is there.
+BROKEN = (DamagedFiles, GoldenMismatch, CannotRun)
 
 R = TypeVar("R")
 
@@ -47,8 +51,8 @@ R = TypeVar("R")
 class Predictor:
     """Serves predictions of all models of one data folder. Its coroutines belong to one event loop.
 
-    Batches of all models run one after the other, each on all threads that inference may have: two at a time would
-    fight for the same cores. They are short, so that no model waits long for another.
+    Batches of all models run one after the other, and what else runs networks in between, each on all threads that
+    inference may have: two at a time would fight for the same cores. They are short, so that no model waits long.
     """
 
     def __init__(self, settings: Settings, database: Database, load: Callable[[str], LoadedModel]) -> None:
@@ -56,6 +60,8 @@ class Predictor:
         self._cache = ModelCache(load, capacity_bytes=settings.model_cache_bytes, on_evict=self._evicted)
         self._batchers: dict[tuple[str, bool], tuple[LoadedModel, Batcher]] = {}
         self._statistics: dict[str, ModelStatistics] = {}
+        self._broken: dict[str, str] = {}
+        self._cores = threading.RLock()  # held by whoever runs a network
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asking = 0
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
@@ -98,13 +104,9 @@ class Predictor:
     async def decode(self, model: LoadedModel, files: Sequence[bytes], *path: str | int) -> list[NDArray[np.uint8]]:
         """The pixels of image files as the model wants them; ImageProblem names the first that is bad."""
         counts, started = self.statistics(model.manifest.id), time.perf_counter()
-        try:
-            pixels = self._decode_now(model, files, path)
-            if pixels is None:
-                pixels = await self._in(self._decoders, self._decode, model, files, path)
-        except BaseException:
-            counts.fail.add(time.perf_counter() - started)
-            raise
+        pixels = self._decode_now(model, files, path)
+        if pixels is None:
+            pixels = await self._in(self._decoders, self._decode, model, files, path)
         counts.count_input(len(files), time.perf_counter() - started)
         return pixels
 
@@ -136,26 +138,44 @@ class Predictor:
         """Logits (N, classes) of images that are all pixels, uint8 (H, W, C), or all what the network itself reads,
         float32 (C, H, W).
         """
-        counts, started = self.statistics(model.manifest.id), time.perf_counter()
         self._asking += 1
         try:
             await asyncio.sleep(0)  # whoever came at the same time has been counted when this goes on
-            rows = await self._rows(model, images)
-        except BaseException:
-            counts.fail.add(time.perf_counter() - started)
-            raise
+            return await self._rows(model, images)
         finally:
             self._asking -= 1
-        counts.success.add(time.perf_counter() - started)
-        return rows
 
     async def _rows(self, model: LoadedModel, images: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         if images[0].dtype == np.uint8 and len(images) * images[0].size <= QUICK_VALUES:
             # Here it takes microseconds; there, between other threads' turns, as long as the network of small images.
             images = list(model.normalise(np.stack(list(images))))
         batcher = self._batcher(model, pixels=images[0].dtype == np.uint8)
-        now = batcher.predict_now(images) if self._asking == 1 and model.prompt else None
+        now = self._now(batcher, images) if self._asking == 1 and model.prompt else None
         return await batcher.predict_many(images) if now is None else now
+
+    def _now(self, batcher: Batcher, images: Sequence[NDArray[Any]]) -> NDArray[np.float32] | None:
+        if not self._cores.acquire(blocking=False):
+            return None
+        try:
+            return batcher.predict_now(images)
+        finally:
+            self._cores.release()
+
+    def in_turn(self, network: Network) -> Network:
+        """A network that takes its turn among the batches: for threads that ask it beside them."""
+        alone = self._alone(network)
+
+        def run(images: NDArray[Any]) -> NDArray[np.float32]:
+            return self._runner.submit(alone, images).result()
+
+        return run
+
+    def _alone(self, run: Callable[[Any], NDArray[np.float32]]) -> Network:
+        def held(images: NDArray[Any]) -> NDArray[np.float32]:
+            with self._cores:
+                return run(images)
+
+        return held
 
     async def load(self, reference: str, *, pin: bool = False) -> LoadedModel:
         """Has a model in memory, and its network run once; pinned, it stays until it is unloaded."""
@@ -184,6 +204,10 @@ class Predictor:
     def is_loaded(self, model_id: str) -> bool:
         """Whether the next request need not load it."""
         return self._cache.holds(model_id)
+
+    def why_broken(self, model_id: str) -> str | None:
+        """Why a model cannot be served, as its last load found; None if it can, or was not loaded yet."""
+        return self._broken.get(model_id)
 
     def is_pinned(self, model_id: str) -> bool:
         """Whether it stays in memory whatever else is loaded."""
@@ -218,6 +242,7 @@ class Predictor:
         self._references.forget(model_id)
         self.unload(model_id)
         self._statistics.pop(model_id, None)
+        self._broken.pop(model_id, None)
 
     async def reload(self, model_id: str) -> None:
         """Loads a model anew if it is loaded: it is served elsewhere now. What is under way ends where it began."""
@@ -250,10 +275,13 @@ class Predictor:
         return task
 
     def _load_ended(self, model_id: str, task: asyncio.Task[LoadedModel]) -> None:
-        failed = task.cancelled() or task.exception() is not None  # looked at: whoever waited for it may be gone
+        error = None if task.cancelled() else task.exception()  # looked at: whoever waited for it may be gone
         if self._loads.get(model_id) is task:
             del self._loads[model_id]
-            for told in self._on_load if not failed else ():
+            self._broken.pop(model_id, None)
+            if isinstance(error, BROKEN):
+                self._broken[model_id] = str(error)
+            for told in self._on_load if error is None and not task.cancelled() else ():
                 told(model_id)
 
     def _evicted(self, model_id: str, model: LoadedModel) -> None:
@@ -273,7 +301,7 @@ class Predictor:
             return known[1]
         self._loop = asyncio.get_running_loop()
         batcher = Batcher(
-            model.predict if pixels else model.network,
+            self._alone(model.predict if pixels else model.network),
             max_queued=self._settings.max_queued_images,
             executor=self._runner,
             statistics=self.statistics(model_id),

@@ -171,7 +171,10 @@ class ModelView(Schema):
 
     id: str
     name: str
-    status: str
+    status: Literal["ready", "broken"] = Field(
+        description="`broken` once a load found that it cannot be served, until one succeeds."
+    )
+    problem: str | None = Field(default=None, description="Why it is broken.")
     kind: Literal["trained", "pruned", "distilled", "quantized"]
     architecture: dict[str, Any]
     classes: list[str]

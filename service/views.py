@@ -70,13 +70,15 @@ def event_view(row: Event) -> EventView:
     return EventView(id=row.number, type=row.type, at=row.at, data=row.data)
 
 
-def model_view(model: Model, aliases: Sequence[str]) -> ModelView:
-    """A model as clients see it."""
-    fields = ("id", "name", "status", "kind", "bytes", "weights_sha256", "parent", "family", "dataset", "created_at")
+def model_view(model: Model, aliases: Sequence[str], problem: str | None) -> ModelView:
+    """A model as clients see it; `problem` is why it cannot be served, where that is known."""
+    fields = ("id", "name", "kind", "bytes", "weights_sha256", "parent", "family", "dataset", "created_at")
     facts = {name: value for name, value in model.facts.items() if name in ModelView.model_fields}
     return ModelView(
         **{name: getattr(model, name) for name in fields},
         **facts,
+        status="ready" if problem is None else "broken",
+        problem=problem,
         job=model.job_id,
         latency_ms=shown(model.latency),
         aliases=list(aliases),

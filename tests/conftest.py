@@ -23,8 +23,10 @@ import pytest
 from fastapi.testclient import TestClient
 from filelock import FileLock
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from formats.digits import read_digits
+from formats.manifest import GOLDEN_NAME, MANIFEST_NAME, read_manifest, write_manifest
 from service.app import create_app
 from specs.datasets import BUILTIN_DATASETS
 from specs.settings import Settings
@@ -204,6 +206,15 @@ def forget_calibration(settings: Settings, model_id: str) -> float:
     temperature: float = written.pop("calibration")["temperature"]
     path.write_text(json.dumps(written))
     return temperature
+
+
+def spoil_golden(settings: Settings, model_id: str, *, by: float = 3.0) -> None:
+    """Moves the answers that a model has to repeat, as if the runtime had moved; by the opposite, back again."""
+    directory = settings.home / "models" / model_id
+    manifest, golden = read_manifest(directory), load_file(directory / GOLDEN_NAME)
+    save_file({**golden, "logits": golden["logits"] + np.float32(by)}, directory / GOLDEN_NAME)
+    (directory / MANIFEST_NAME).unlink()
+    write_manifest(directory, manifest)
 
 
 @pytest.fixture

@@ -29,12 +29,7 @@ NOT_FINITE = "The network's output for these values is not finite. Send values t
 
 async def predict_logits(house: House, model: LoadedModel, tensor: Tensor) -> NDArray[np.float32]:
     """Logits (N, classes) of the images in a tensor."""
-    started = time.perf_counter()
-    try:
-        images = await _READERS[tensor.datatype](house, model, tensor)
-    except BadRequest:  # what is no image is counted by who decodes it
-        house.predictor.statistics(model.manifest.id).fail.add(time.perf_counter() - started)
-        raise
+    images = await _READERS[tensor.datatype](house, model, tensor)
     try:
         return _finite(await house.predictor.logits(model, images))
     except NonFiniteLogits:

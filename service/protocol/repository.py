@@ -14,11 +14,9 @@ from typing import Any
 from fastapi import HTTPException
 from starlette.concurrency import run_in_threadpool
 
-from formats.files import DamagedFiles
-from inference.models import GoldenMismatch, LoadedModel
-from inference.runtimes import CannotRun
+from inference.models import LoadedModel
 from inference.statistics import ModelStatistics
-from service.predictor import Predictor
+from service.predictor import BROKEN, Predictor
 from service.problems import NotReady
 from service.protocol.errors import FAILED_TO_LOAD, BadRequest, UnknownModel
 from service.protocol.metadata import model_config, model_statistics
@@ -30,7 +28,6 @@ from store.errors import NotFound
 NOTHING = ModelStatistics()
 # Below /v2/models: the statistics of all models, whatever a model is called.
 NO_MODELS = {"stats"}
-BROKEN = (DamagedFiles, GoldenMismatch, CannotRun)
 
 
 class Repository:
@@ -93,7 +90,8 @@ class Repository:
 
     def _entry(self, model_id: str, name: str) -> dict[str, str]:
         ready = self._predictor.is_loaded(model_id)
-        reason = "" if ready else "unloaded" if model_id in self._unloaded else "loaded when it is asked for"
+        absent = "unloaded" if model_id in self._unloaded else "loaded when it is asked for"
+        reason = "" if ready else self._predictor.why_broken(model_id) or absent
         return {"name": name, "version": VERSION, "state": "READY" if ready else "UNAVAILABLE", "reason": reason}
 
     async def _id(self, reference: str) -> str:

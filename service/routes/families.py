@@ -7,12 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from inference.models import GoldenMismatch
-from inference.runtimes import CannotRun
 from service import deadlines
 from service.choice import Wish, choose
 from service.house import House, TheHouse
-from service.predictor import GONE
+from service.predictor import BROKEN, GONE
 from service.problems import NotReady
 from service.routes.predict import BODY, PredictQuery, answer_upload, respond
 from service.schemas import ChosenPredictions
@@ -67,7 +65,7 @@ async def _answer(house: House, family: str, upload: Upload, query: FamilyQuery)
         chosen = choose(left, wish)
         try:
             answer = await answer_upload(house.predictor, chosen.model, upload, query)
-        except (*GONE, NotReady, GoldenMismatch, CannotRun) as error:
+        except (*GONE, *BROKEN, NotReady) as error:
             # It may have been deleted since its figures were read; if not, it is not to be had, and others may be.
             missed[chosen.model] = error
             house.families.forget(family)

@@ -76,9 +76,10 @@ async def infer(request: Request) -> Response:
     await _only_version(request.path_params.get("version", VERSION))
     body = await read_body(request, limit=house.settings.max_body_bytes)
     model = await house.repository.model(name)
-    asked = await _read(body, request.headers.get(HEADER_LENGTH), _max_images(house))
-    logits = await predict_logits(house, model, asked.tensor)
-    answer = await _answer(house, name, model, asked, logits)
+    with house.predictor.statistics(model.manifest.id).request():
+        asked = await _read(body, request.headers.get(HEADER_LENGTH), _max_images(house))
+        logits = await predict_logits(house, model, asked.tensor)
+        answer = await _answer(house, name, model, asked, logits)
     return await _respond(answer, request.headers.get("accept-encoding", ""))
 
 

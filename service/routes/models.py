@@ -10,30 +10,32 @@ from starlette.concurrency import run_in_threadpool
 
 from inference.choices import as_asked, as_measured
 from service import examples
-from service.house import House, TheDatabase, TheHouse
+from service.house import House, TheHouse
 from service.paging import Cursor, Limit, next_cursor, position
 from service.placing import Choice
 from service.schemas import ModelChanges, ModelView, Page
 from service.views import model_view
 from store import models
 from store.checkpoints import forget_checkpoints
+from store.database import Session
+from store.tables import Model
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.get("", summary="Models, newest first")
-def list_models(database: TheDatabase, limit: Limit = 50, cursor: Cursor = None) -> Page[ModelView]:
-    with database.read() as session:
+def list_models(house: TheHouse, limit: Limit = 50, cursor: Cursor = None) -> Page[ModelView]:
+    with house.database.read() as session:
         rows = models.list_models(session, before=position(cursor), limit=limit)
         aliases = models.aliases_of(session, [row.id for row in rows])
-    return Page(items=[model_view(row, aliases[row.id]) for row in rows], next_cursor=next_cursor(rows, limit))
+    items = [model_view(row, aliases[row.id], house.predictor.why_broken(row.id)) for row in rows]
+    return Page(items=items, next_cursor=next_cursor(rows, limit))
 
 
 @router.get("/{reference}", summary="One model, by id, alias or name")
-def get_model(reference: str, database: TheDatabase) -> ModelView:
-    with database.read() as session:
-        row = models.find_model(session, reference)
-        return model_view(row, models.aliases_of(session, [row.id])[row.id])
+def get_model(reference: str, house: TheHouse) -> ModelView:
+    with house.database.read() as session:
+        return _view(house, session, models.find_model(session, reference))
 
 
 @router.patch("/{reference}", summary="Give a model another name, or say where it is served")
@@ -71,7 +73,11 @@ def _change(house: House, model_id: str, changes: ModelChanges, choice: Choice |
             row.latency = as_measured(row.latency)
         elif choice is not None and choice.best is not None:
             row.latency = as_asked(row.latency, choice.asked, *choice.best)
-        return model_view(row, models.aliases_of(session, [row.id])[row.id])
+        return _view(house, session, row)
+
+
+def _view(house: House, session: Session, row: Model) -> ModelView:
+    return model_view(row, models.aliases_of(session, [row.id])[row.id], house.predictor.why_broken(row.id))
 
 
 @router.delete("/{reference}", status_code=204, summary="Delete a model and its files")

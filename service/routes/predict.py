@@ -146,11 +146,12 @@ async def answer_upload(predictor: Predictor, reference: str, upload: Upload, qu
 
 async def _answer(predictor: Predictor, model_id: str, upload: Upload, query: PredictQuery) -> dict[str, Any]:
     model = await predictor.loaded(model_id)
-    if upload.pixels is None:
-        images = await predictor.decode(model, upload.files, *upload.path)
-    else:
-        images = await predictor.fit(model, upload.pixels)
-    found = await predictor.predict(model, images, query.rule)
+    with predictor.statistics(model.manifest.id).request():
+        if upload.pixels is None:
+            images = await predictor.decode(model, upload.files, *upload.path)
+        else:
+            images = await predictor.fit(model, upload.pixels)
+        found = await predictor.predict(model, images, query.rule)
     return {"model": model.manifest.id, "predictions": found, **_coverage(model, query.coverage)}
 
 

@@ -289,7 +289,7 @@ def test_more_than_can_wait_are_asked_to_come_again(trained_settings: Settings, 
     slow, pixels = replace(model, network=network), np.zeros((8, 8, 1), dtype=np.uint8)
     question = Question(None, "occlusion", None, True)
     database = Database.of(trained_settings)
-    explainer = Explainer(trained_settings, database, Artifacts(trained_settings.home))
+    explainer = Explainer(trained_settings, database, Artifacts(trained_settings.home), lambda network: network)
 
     async def crowd() -> list[Any]:
         upload = Upload(pixels=pixels[None])

@@ -9,24 +9,21 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
-from safetensors.numpy import load_file, save_file
 from sqlalchemy import Engine, event
 
-from formats.manifest import GOLDEN_NAME, MANIFEST_NAME, read_manifest, write_manifest
 from service.app import create_app
 from service.choice import NothingFits, Wish, choose
 from service.pareto import Contestant
 from specs.settings import Settings
 from store import models
 from store.database import Database
-from tests.conftest import LOOPBACK, wait_for
+from tests.conftest import LOOPBACK, spoil_golden, wait_for
 from tests.problems import problem_of
 
 PNG = {"content-type": "image/png"}
@@ -152,10 +149,7 @@ def test_a_model_that_cannot_be_had_leaves_the_others(
     family: Family, trained_settings: Settings, test_digits: list[tuple[bytes, str]]
 ) -> None:
     api, address, ids = family
-    directory = trained_settings.home / "models" / ids["tiny"]
-    golden = load_file(directory / GOLDEN_NAME)
-    save_file({**golden, "logits": golden["logits"] + 3}, directory / GOLDEN_NAME)
-    record(directory)
+    spoil_golden(trained_settings, ids["tiny"])
     image = test_digits[0][0]
     answer = api.post(f"{address}/predict", content=image, headers=PNG)
     assert (answer.status_code, answer.json()["model"]) == (200, ids["tiny pruned"]), answer.text
@@ -163,13 +157,6 @@ def test_a_model_that_cannot_be_had_leaves_the_others(
     broken = api.post(f"{address}/predict?min_accuracy=0.97", content=image, headers=PNG)
     assert "logits" in problem_of(broken, 503)["detail"]
     problem_of(api.post(f"{address}/predict?min_accuracy=0.99", content=image, headers=PNG), 422)
-
-
-def record(directory: Path) -> None:
-    """Has the manifest tell of the files as they are now."""
-    manifest = read_manifest(directory, verify=False)
-    (directory / MANIFEST_NAME).unlink()
-    write_manifest(directory, manifest)
 
 
 def test_a_bad_wish_is_refused(family: Family, test_digits: list[tuple[bytes, str]]) -> None:

@@ -6,17 +6,24 @@ import asyncio
 import base64
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from numpy.typing import NDArray
 
+from inference.answers import AnswerRule
 from inference.models import LoadedModel, load_model
 from service import references
 from service.app import create_app
+from service.explainer import Explainer, Question
 from service.predictor import LOADERS, Predictor
+from service.uploads import Upload
 from specs.settings import Settings
 from store import models
 from store.artifacts import Artifacts
@@ -232,6 +239,54 @@ def test_who_comes_after_a_model_was_dropped_gets_it_anew(trained_settings: Sett
         await predictor.close()
 
     asyncio.run(ask())
+
+
+def test_networks_take_turns_whoever_asks_them(trained_settings: Settings, trained: Database, digit: bytes) -> None:
+    """Two at a time would fight for the same cores: batches of two models, single images, explanations."""
+    at_once: list[int] = []
+    running, lock = set[object](), threading.Lock()
+
+    def load(model_id: str) -> LoadedModel:
+        model = load_model(Artifacts(trained_settings.home).model(model_id), threads=1)
+
+        def network(images: NDArray[np.float32]) -> NDArray[np.float32]:
+            me = object()
+            with lock:
+                running.add(me)
+                at_once.append(len(running))
+            time.sleep(0.001)
+            try:
+                return model.network(images)
+            finally:
+                with lock:
+                    running.remove(me)
+
+        return replace(model, network=network)
+
+    async def ask() -> None:
+        predictor = Predictor(trained_settings, trained, load)
+        explainer = Explainer(trained_settings, trained, Artifacts(trained_settings.home), predictor.in_turn)
+        models = [await predictor.load(name) for name in ("tiny", "tiny pruned")]
+
+        async def predict(times: int) -> None:
+            for number in range(times):
+                model = models[number % 2]
+                await predictor.predict(model, await predictor.decode(model, [digit]), AnswerRule(1, 0.0, None))
+
+        async def explain() -> None:
+            pixels = await predictor.decode(models[0], [digit])
+            question = Question(None, "occlusion", None, overlay=True)
+            for _ in range(3):
+                await explainer.draw(models[0], pixels[0], Upload(files=[digit]), question)
+
+        await asyncio.gather(explain(), predict(40))
+        await asyncio.gather(explain(), *(predict(5) for _ in range(10)))
+        explainer.close()
+        await predictor.close()
+
+    asyncio.run(ask())
+    assert len(at_once) > 50
+    assert max(at_once) == 1
 
 
 def test_a_model_deleted_while_it_is_pinned_leaves_no_pin(trained_settings: Settings, trained: Database) -> None:

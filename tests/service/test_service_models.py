@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from httpx import Response
 
 from specs.settings import Settings
+from tests.conftest import spoil_golden
 from tests.problems import problem_of
 
 PNG = {"content-type": "image/png"}
@@ -37,6 +41,46 @@ def test_a_model_tells_what_it_is_and_where_it_comes_from(trained_api: TestClien
         assert job["result"]["model"] == model["id"]
         for reference in (model["id"], model["name"]):
             assert trained_api.get(f"/v1/models/{reference}").json() == model
+
+
+def test_a_model_that_does_not_repeat_its_golden_answers_is_not_ready_and_says_so(
+    trained_api: TestClient, trained_settings: Settings, test_digits: list[tuple[bytes, str]]
+) -> None:
+    def ask() -> list[Response]:
+        image = test_digits[0][0]
+        tensor = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(image).decode()]}
+        return [
+            trained_api.post("/v1/models/tiny/predict", content=image, headers=PNG),
+            trained_api.post("/v1/models/tiny/explain", content=image, headers=PNG),
+            trained_api.post("/v1/models/tiny/load"),
+            trained_api.get("/v2/models/tiny/ready"),
+            trained_api.get("/v2/models/tiny"),
+            trained_api.post("/v2/models/tiny/infer", json={"inputs": [tensor]}),
+            trained_api.post("/v2/repository/models/tiny/load"),
+        ]
+
+    def shown() -> list[dict[str, Any]]:
+        return [trained_api.get("/v1/models/tiny").json(), trained_api.get("/v1/models").json()["items"][1]]
+
+    def listed() -> dict[str, str]:
+        entries = trained_api.post("/v2/repository/index").json()
+        return {entry["name"]: entry for entry in entries}["tiny"]
+
+    model_id = shown()[0]["id"]
+    spoil_golden(trained_settings, model_id)
+    for answer in ask():
+        assert answer.status_code == 503, answer.request.url
+        assert "off the golden logits" in answer.text, answer.request.url
+    for view in shown():
+        assert view["status"] == "broken"
+        assert "off the golden logits" in view["problem"]
+    assert (listed()["state"], "golden" in listed()["reason"]) == ("UNAVAILABLE", True)
+    assert trained_api.get("/v1/models/tiny pruned").json()["status"] == "ready"
+
+    spoil_golden(trained_settings, model_id, by=-3.0)
+    assert [answer.status_code for answer in ask()] == [200] * 7
+    assert [(view["status"], view["problem"]) for view in shown()] == [("ready", None)] * 2
+    assert listed()["state"] == "READY"
 
 
 def test_the_bytes_of_a_model_are_all_that_is_stored(trained_api: TestClient, trained_settings: Settings) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -26,6 +27,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from formats.images import MAX_SIDE
 from service import examples
+from service.app import create_app
+from service.explainer import MOST_WAITING
 from service.routes.predict import respond
 from service.uploads import PIECE, read_upload
 from specs.settings import Settings
@@ -390,6 +393,31 @@ def test_many_answers_are_the_same_as_few(trained_api: TestClient, test_digits: 
         ]
     body = {"images": [base64.b64encode(data).decode() for data in images]}
     assert trained_api.post(address, json=body).json() == many
+
+
+@pytest.mark.parametrize("path", ["/v1/models/tiny/predict", "/v2/models/tiny/infer", "/v1/models/tiny/explain"])
+def test_more_than_can_wait_are_asked_to_come_again(trained_settings: Settings, seven: bytes, path: str) -> None:
+    app = create_app(trained_settings.model_copy(update={"max_queued_images": 1}))
+    tensor = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(seven).decode()]}
+    body: dict[str, Any] = {"json": {"inputs": [tensor]}} if "v2" in path else {"content": seven, "headers": PNG}
+
+    async def crowd() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=LOOPBACK) as client:
+            return await asyncio.gather(*(client.post(path, **body) for _ in range(3 * MOST_WAITING)))
+
+    with TestClient(app, base_url=LOOPBACK) as api:
+        assert api.post(path, **body).status_code == 200
+        assert api.portal is not None
+        answers = api.portal.call(crowd)
+        assert {answer.status_code for answer in answers} == {200, 429}
+        for answer in answers:
+            if answer.status_code == 429:
+                assert int(answer.headers["retry-after"]) >= 1
+                assert "wait" in answer.text
+        assert api.post(path, **body).status_code == 200
+        if path == "/v1/models/tiny/predict":
+            many = api.post(path, json={"images": [base64.b64encode(seven).decode()] * 40})
+            assert "1 to 1 images" in problem_of(many, 413)["detail"]
 
 
 @pytest.mark.parametrize("reference", ["nobody", "mdl_0", "..%2f..%2fetc%2fpasswd", "%00", "a%0ab", "x" * 10_000])

@@ -18,6 +18,7 @@ from PIL import Image
 from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
+from inference.statistics import STAGES
 from specs.settings import Settings
 from tests.conftest import ONE_THREAD
 from tests.service.server import Server
@@ -243,6 +244,15 @@ def test_statistics_count_what_was_done(client: Any, pixels: NDArray[np.uint8]) 
     for stage in ("success", "compute_infer"):
         assert after["inference_stats"][stage]["count"] > before["inference_stats"][stage]["count"]
         assert after["inference_stats"][stage]["ns"] > before["inference_stats"][stage]["ns"]
+    spent = {
+        stage: after["inference_stats"][stage]["ns"] - before["inference_stats"][stage]["ns"]
+        for stage in ("success", *STAGES)
+    }
+    assert spent["success"] >= spent["compute_input"] + spent["compute_infer"] + spent["compute_output"]
+    refused(client, "finite", images_tensor(np.full((1, 1, 8, 8), 3e38, np.float32), "FP32"))
+    ended = now()["inference_stats"]
+    assert ended["fail"]["count"] == after["inference_stats"]["fail"]["count"] + 1
+    assert ended["success"]["count"] == after["inference_stats"]["success"]["count"] + 1, "the good one after it"
     assert sum(entry["compute_infer"]["count"] for entry in after["batch_stats"]) == after["execution_count"]
     assert {entry["name"] for entry in client.get_inference_statistics()["model_stats"]} == {"tiny", "tiny pruned"}
 

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
+# What bench-pruning prunes.
+NETWORKS ?= vgg16_bn resnet18 mobilenet_v2 shufflenet_v2
 
 .PHONY: demo up test chaos check format bench-pruning bench-serving bench-training clean
 
@@ -40,8 +42,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-bench-pruning: $(INSTALLED)  ## pruning, int8 and both against a dense network; FOLDER has train/ and test/
-	$(BIN)/python -m benchmarks.pruning "$(FOLDER)" --home var/bench-pruning --peers --json pruning.json
+bench-pruning: $(INSTALLED)  ## pruning, int8 and both, 3 seeds, against dense networks; FOLDER has train/ and test/
+	$(BIN)/python -m benchmarks.pruning "$(FOLDER)" --home "var/pruning-$(notdir $(FOLDER))" --networks $(NETWORKS) --peers --json pruning.json
+	$(BIN)/python -m benchmarks.pruning "$(FOLDER)" --home "var/pruning-$(notdir $(FOLDER))" --networks vgg16_bn mlp --speedups \
+	  --sparsities 0.9 --deep --json pruning-deep.json
 
 bench-serving: $(INSTALLED)  ## predictions beside FastAPI, LitServe, MLServer and BentoML; needs wrk
 	$(BIN)/python -m benchmarks.serving --json serving.json

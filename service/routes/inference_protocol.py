@@ -109,7 +109,7 @@ async def _respond(answer: Answer, accepted: str) -> Response:
         headers[HEADER_LENGTH] = str(answer.json_length)
     encoding = accepted_encoding(accepted) if len(body) >= WORTH_COMPRESSING_BYTES else None
     if encoding is not None:
-        headers["Content-Encoding"] = encoding
+        headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}
         body = await compress(body, encoding)
     media_type = "application/json" if answer.json_length is None else "application/octet-stream"
     return Response(body, media_type=media_type, headers=headers)

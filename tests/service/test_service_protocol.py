@@ -352,6 +352,14 @@ def test_compressed_bodies_are_bounded_and_must_be_whole(trained_api: TestClient
         refusal_of(post(pack(bomb)), 413)
         for broken in (b"", text, pack(text)[:-4], pack(text)[:20], pack(text) + b"x", pack(text) * 2, pack(b"")):
             refusal_of(post(broken), 400)
+    in_two = gzip.compress(text[:20]) + gzip.compress(text[20:])
+    for body, status in ((in_two, 200), (in_two[:-1], 400), (gzip.compress(b"") * 2000 + gzip.compress(text), 400)):
+        response = trained_api.post(INFER, content=body, headers={"content-encoding": "gzip"})
+        assert response.status_code == status, len(body)
+    response = trained_api.post(
+        INFER, content=gzip.compress(bomb[: len(bomb) // 2], 1) * 2, headers={"content-encoding": "gzip"}
+    )
+    refusal_of(response, 413)
     for encoding in ("br", "gzip, gzip", "zstd", "x"):
         response = trained_api.post(INFER, content=text, headers={"content-encoding": encoding})
         refusal_of(response, 415)
@@ -367,11 +375,15 @@ def test_answers_are_compressed_for_those_who_accept_it(trained_api: TestClient)
         ("br, deflate;q=0.5", "deflate"),
         ("gzip;q=0, deflate", "deflate"),
         ("gzip;q=0.0", None),
+        ("*", "gzip"),
+        ("gzip;q=0, *", "deflate"),
+        ("*;q=0", None),
         ("identity", None),
         ("br", None),
     ):
         response = trained_api.post(INFER, json=body, headers={"accept-encoding": accepted})
         assert response.headers.get("content-encoding") == expected, accepted
+        assert response.headers.get("vary") == (expected and "Accept-Encoding"), accepted
         assert len(response.json()["outputs"][0]["data"]) == 640
     small = trained_api.post(INFER, json={"inputs": [ZEROS]}, headers={"accept-encoding": "gzip"})
     assert "content-encoding" not in small.headers

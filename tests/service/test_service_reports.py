@@ -89,6 +89,20 @@ def test_a_family_is_drawn(trained_api: TestClient) -> None:
     problem_of(trained_api.get(f"/v1/families/{family}/pareto?format=png"), 422)
 
 
+def test_a_family_of_which_only_a_child_is_left_is_drawn(trained_api: TestClient) -> None:
+    child = trained_api.get("/v1/models/tiny pruned").json()
+    assert trained_api.delete("/v1/models/tiny").status_code == 204
+    address = f"/v1/families/{child['family']}/pareto"
+    found = trained_api.get(address).json()
+    assert [item["model"] for item in found["items"]] == found["front"] == [child["id"]]
+    drawn = ElementTree.fromstring(trained_api.get(f"{address}?format=svg").text)
+    assert len(drawn.findall(f".//{SVG}circle")) == 1
+    report = trained_api.get("/v1/models/tiny pruned/report").json()
+    assert report["parent"] == child["parent"]
+    assert trained_api.delete("/v1/models/tiny pruned").status_code == 204
+    problem_of(trained_api.get(address), 404)
+
+
 def contestant(name: str, *, accuracy: float, milliseconds: float | None, size: int) -> Contestant:
     return Contestant(
         model=name, name=name, kind="pruned", parent=None, test_accuracy=accuracy, latency_ms=milliseconds, bytes=size

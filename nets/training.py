@@ -184,7 +184,7 @@ def train(
     run.teacher = None if teacher is None else teacher.to(plan.device)
     progress = _resume(run)
     with torch.random.fork_rng(devices=[]):
-        while progress.epoch < plan.epochs and not _waited_enough(run, progress):
+        while _goes_on(run, progress):
             _cut_more(run, progress)
             _train_epoch(run, progress)
             _finish_epoch(run, progress)
@@ -216,7 +216,7 @@ def _resume(run: _Run) -> Progress:
         run.observer.on_notice(f"Goes on from a checkpoint, after step {progress.step} of epoch {progress.epoch + 1}.")
     if run.gradually is not None:
         run.masks = zeros(run.network)
-    if progress.compiled:
+    if progress.compiled and _goes_on(run, progress):
         freezing.train(run.network, frozen=run.plan.frozen)
         _tell_of(run, progress, compile_again(_trial_step(run, progress)))
     return progress
@@ -248,6 +248,10 @@ def _trial_step(run: _Run, progress: Progress) -> Step:
 
     about = f"{tuple(batch.images.shape)} {run.plan.precision} frozen={run.plan.frozen}"
     return Step(run.network, run.forward, take, about)
+
+
+def _goes_on(run: _Run, progress: Progress) -> bool:
+    return progress.epoch < run.plan.epochs and not _waited_enough(run, progress)
 
 
 def _waited_enough(run: _Run, progress: Progress) -> bool:

@@ -14,8 +14,9 @@ demo: $(INSTALLED)  ## train, prune and serve a small network on real digits
 up: $(INSTALLED)  ## API and one worker until Ctrl-C
 	@$(BIN)/pruneyard up
 
+# Hundreds of processes read the same modules: what one has compiled, the others need not.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 chaos: $(INSTALLED)  ## kills in all phases and at random, all fault points, full disks, races, claims, restarts of PostgreSQL, resumes; an hour or so
 	CHAOS_RESUMES=80 $(BIN)/python -m pytest -q tests/nets/test_nets_resuming.py

@@ -6,7 +6,7 @@ INSTALLED = $(VENV)/.installed
 # What bench-pruning prunes.
 NETWORKS ?= vgg16_bn resnet18 mobilenet_v2 shufflenet_v2
 
-.PHONY: demo up test chaos check format bench-pruning bench-serving bench-training clean
+.PHONY: demo up test chaos check format bench-pruning bench-deep bench-serving bench-training clean
 
 demo: $(INSTALLED)  ## train, prune and serve a small network on real digits
 	@$(BIN)/pruneyard demo
@@ -44,9 +44,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 bench-pruning: $(INSTALLED)  ## pruning, int8 and both, 3 seeds, against dense networks; FOLDER has train/ and test/
-	$(BIN)/python -m benchmarks.pruning "$(FOLDER)" --home "var/pruning-$(notdir $(FOLDER))" --networks $(NETWORKS) --peers --json pruning.json
-	$(BIN)/python -m benchmarks.pruning "$(FOLDER)" --home "var/pruning-$(notdir $(FOLDER))" --networks vgg16_bn mlp --speedups \
-	  --sparsities 0.9 --deep --json pruning-deep.json
+	$(BIN)/python -m benchmarks.pruning "$(FOLDER)" --home "var/pruning-$(notdir $(FOLDER:/=))" --networks $(NETWORKS) \
+	  --peers --json pruning.json
+
+bench-deep: $(INSTALLED)  ## the smallest files: weights cut in rounds of long retraining, int8
+	$(BIN)/python -m benchmarks.pruning "$(FOLDER)" --home "var/pruning-$(notdir $(FOLDER:/=))" --networks vgg16_bn mlp \
+	  --speedups --sparsities 0.9 --deep --json deep.json
 
 bench-serving: $(INSTALLED)  ## predictions beside FastAPI, LitServe, MLServer and BentoML; needs wrk
 	$(BIN)/python -m benchmarks.serving --json serving.json

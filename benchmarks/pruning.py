@@ -157,6 +157,10 @@ class Yard:
         found: dict[str, Any] = self.http.get(f"/v1/models/{self._name(variant)}").raise_for_status().json()
         return found
 
+    def has(self, variant: str) -> bool:
+        """Whether there is a model of this variant."""
+        return self.http.get(f"/v1/models/{self._name(variant)}").status_code == 200
+
     def directory(self, variant: str) -> Path:
         return Artifacts(self.home, owner="benchmark").model(self.view(variant)["id"])
 
@@ -207,7 +211,7 @@ class Yard:
 
     def _made(self, variant: str, spec: dict[str, Any]) -> str:
         name = self._name(variant)
-        if self.http.get(f"/v1/models/{name}").status_code == 404:
+        if not self.has(variant):
             # The same key finds the job that was asked for before this program was broken off.
             body = json.dumps({**spec, "name": name}, sort_keys=True)
             headers = {"Idempotency-Key": hashlib.sha256(body.encode()).hexdigest(), "Content-Type": "application/json"}

@@ -131,10 +131,13 @@ def read_checkpoint(directory: Path, trained: Trained) -> Progress:
     return Progress.of(saved["progress"])
 
 
-def read_network(directory: Path, network: nn.Module) -> None:
-    """Puts what a checkpoint would have been published as into a network: averages if it has them, else weights."""
+def read_network(directory: Path, network: nn.Module, *, averaged: bool = True) -> None:
+    """Puts what a checkpoint would have been published as into a network: averages if it has them, else weights.
+
+    Not `averaged` it is what was trained.
+    """
     average = directory / AVERAGE_NAME
-    _read_network(average if average.exists() else directory / NETWORK_NAME, network)
+    _read_network(average if averaged and average.exists() else directory / NETWORK_NAME, network)
 
 
 def read_progress(directory: Path) -> Progress:

@@ -47,7 +47,7 @@ class House:
         self.inventory = Inventory()
         self.placing = Placing(settings, database, self.artifacts, graphics)
         self.predictor = Predictor(settings, database, self.placing.load)
-        self.explainer = Explainer(settings, database, self.artifacts, self.predictor.in_turn)
+        self.explainer = Explainer(settings, database, self.artifacts, self.predictor.turns.in_turn)
         self.repository = Repository(database, self.predictor)
         self.families = Families(database)
         self.figures = FigureBook(database, Counter())
@@ -77,8 +77,8 @@ async def open_house(settings: Settings, graphics: Device = GPU) -> AsyncIterato
         thread.join()
         if telling is not None:
             telling.join(TELLING_SECONDS)
-        await house.predictor.close()
         house.explainer.close()
+        await house.predictor.close()
         house.figures.close()
     finally:
         stop.set()

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,10 +22,11 @@ from inference.answers import AnswerRule, Prediction, answers
 from inference.batching import Batcher
 from inference.cache import CacheStats, ModelCache
 from inference.models import GoldenMismatch, LoadedModel
-from inference.runtimes import CannotRun, Network
+from inference.runtimes import CannotRun
 from inference.statistics import ModelStatistics
 from service.problems import ImageProblem
 from service.references import References
+from service.turns import Turns
 from specs.settings import Settings
 from store.database import Database
 from store.errors import NotFound
@@ -49,11 +50,7 @@ R = TypeVar("R")
 
 
 class Predictor:
-    """Serves predictions of all models of one data folder. Its coroutines belong to one event loop.
-
-    Batches of all models run one after the other, and what else runs networks in between, each on all threads that
-    inference may have: two at a time would fight for the same cores. They are short, so that no model waits long.
-    """
+    """Serves predictions of all models of one data folder. Its coroutines belong to one event loop."""
 
     def __init__(self, settings: Settings, database: Database, load: Callable[[str], LoadedModel]) -> None:
         self._settings = settings
@@ -61,11 +58,10 @@ class Predictor:
         self._batchers: dict[tuple[str, bool], tuple[LoadedModel, Batcher]] = {}
         self._statistics: dict[str, ModelStatistics] = {}
         self._broken: dict[str, str] = {}
-        self._cores = threading.RLock()  # held by whoever runs a network
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asking = 0
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
-        self._runner = ThreadPoolExecutor(1, "predict")
+        self.turns = Turns()
         self._loaders = ThreadPoolExecutor(LOADERS, "load")
         self._loads: dict[str, asyncio.Task[LoadedModel]] = {}
         self._on_load: list[Callable[[str], object]] = []
@@ -103,22 +99,15 @@ class Predictor:
 
     async def decode(self, model: LoadedModel, files: Sequence[bytes], *path: str | int) -> list[NDArray[np.uint8]]:
         """The pixels of image files as the model wants them; ImageProblem names the first that is bad."""
-        counts, started = self.statistics(model.manifest.id), time.perf_counter()
         pixels = self._decode_now(model, files, path)
-        if pixels is None:
-            pixels = await self._in(self._decoders, self._decode, model, files, path)
-        counts.count_input(len(files), time.perf_counter() - started)
-        return pixels
+        return await self._in(self._decoders, self._decode, model, files, path) if pixels is None else pixels
 
     async def fit(self, model: LoadedModel, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """Raw pixels (N, H, W, C) brought to the size and channels that the model wants, by the image rule."""
-        shape, started = model.manifest.preprocessing.shape, time.perf_counter()
+        shape = model.manifest.preprocessing.shape
         if pixels.shape[1:] == (shape.size, shape.size, shape.channels):
-            fitted = list(pixels)
-        else:
-            fitted = await self._in(self._decoders, _resized, pixels, shape)
-        self.statistics(model.manifest.id).count_input(len(fitted), time.perf_counter() - started)
-        return fitted
+            return list(pixels)
+        return await self._in(self._decoders, _resized, pixels, shape)
 
     async def predict(
         self, model: LoadedModel, images: Sequence[NDArray[np.uint8]], rule: AnswerRule
@@ -150,32 +139,9 @@ class Predictor:
             # Here it takes microseconds; there, between other threads' turns, as long as the network of small images.
             images = list(model.normalise(np.stack(list(images))))
         batcher = self._batcher(model, pixels=images[0].dtype == np.uint8)
-        now = self._now(batcher, images) if self._asking == 1 and model.prompt else None
+        alone = self._asking == 1 and model.prompt
+        now = self.turns.at_once(partial(batcher.predict_now, images)) if alone else None
         return await batcher.predict_many(images) if now is None else now
-
-    def _now(self, batcher: Batcher, images: Sequence[NDArray[Any]]) -> NDArray[np.float32] | None:
-        if not self._cores.acquire(blocking=False):
-            return None
-        try:
-            return batcher.predict_now(images)
-        finally:
-            self._cores.release()
-
-    def in_turn(self, network: Network) -> Network:
-        """A network that takes its turn among the batches: for threads that ask it beside them."""
-        alone = self._alone(network)
-
-        def run(images: NDArray[Any]) -> NDArray[np.float32]:
-            return self._runner.submit(alone, images).result()
-
-        return run
-
-    def _alone(self, run: Callable[[Any], NDArray[np.float32]]) -> Network:
-        def held(images: NDArray[Any]) -> NDArray[np.float32]:
-            with self._cores:
-                return run(images)
-
-        return held
 
     async def load(self, reference: str, *, pin: bool = False) -> LoadedModel:
         """Has a model in memory, and its network run once; pinned, it stays until it is unloaded."""
@@ -258,7 +224,8 @@ class Predictor:
         """Ends all threads; whoever still waits for an answer is told so."""
         for _, batcher in list(self._batchers.values()):
             await batcher.close()
-        for pool in (self._decoders, self._runner, self._loaders, self._lookups):
+        self.turns.close()
+        for pool in (self._decoders, self._loaders, self._lookups):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def _in(self, pool: ThreadPoolExecutor, function: Callable[..., R], *arguments: Any) -> R:
@@ -301,9 +268,9 @@ class Predictor:
             return known[1]
         self._loop = asyncio.get_running_loop()
         batcher = Batcher(
-            self._alone(model.predict if pixels else model.network),
+            self.turns.alone(model.predict if pixels else model.network),
             max_queued=self._settings.max_queued_images,
-            executor=self._runner,
+            executor=self.turns.executor,
             statistics=self.statistics(model_id),
         )
         if self._cache.peek(model_id) is model:  # one that the cache has dropped is used up by this request

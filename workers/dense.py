@@ -11,18 +11,23 @@ from typing import Any
 from formats.files import DamagedFiles
 from formats.manifest import ModelManifest
 from inference.comparing import fastest
-from inference.models import LoadedModel
+from inference.models import GoldenMismatch, LoadedModel
+from inference.runtimes import CannotRun
 from nets.anatomy import layers_since, shapes_of
 from nets.architectures import Network
 from nets.datasets import Dataset
-from nets.pruning import Gradually
+from nets.pruning import Gradually, Masks
 from nets.publishing import Publication, publish
 from specs.jobs import TrainSpec
-from workers.parents import network_after
+from store.errors import StorageFull
+from store.room import room
+from workers.parents import checkpointed, network_after
 from workers.publishing import Report
 from workers.reports import Stages, report
 from workers.run import Run
 from workers.scores import Judged, judge, judge_and_calibrate
+
+NO_REPORT = "There will be no report, with nothing to compare the model with: {}."
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,11 @@ class Dense:
 
     directory: Path
     manifest: ModelManifest
+    loaded: LoadedModel
 
-    def served(self, *, threads: int) -> LoadedModel:
+    def served(self, *, threads: int) -> LoadedModel:  # noqa: ARG002 - as a parent is asked
         """In its fastest runtime."""
-        return fastest(self.directory, threads=threads)
+        return self.loaded
 
 
 def beside_dense(
@@ -46,36 +52,53 @@ def beside_dense(
     """
     if gradually.start == 0:
         return None
-    data = request.data
+    data, job = request.data, run.claim.job_id
     try:
-        dense = network_after(run, run.claim.job_id, gradually.start, architecture=spec.architecture, data=data)
+        dense = network_after(run, job, gradually.start, architecture=spec.architecture, data=data)
+        trained = checkpointed(run, job, gradually.start, architecture=spec.architecture, data=data, averaged=False)
     except DamagedFiles as error:
-        run.on_notice(f"There will be no report, with nothing to compare the model with: {error}.")
+        run.on_notice(NO_REPORT.format(error))
         return None
     before = judge_and_calibrate(dense, data, run.on_work)
-    stages = Stages(before, _after_cut(run, dense, gradually, data), judged)
+    stages = Stages(before, _after_cut(run, dense, gradually, trained, data), judged)
     layers = layers_since(network, shapes_of(dense))
     described = replace(request, metrics=before.scores(), calibration=before.calibration)
+    threads = run.settings.inference_threads
 
-    def tell(child: Path, runtime: str) -> dict[str, Any]:
+    def tell(child: Path, runtime: str) -> dict[str, Any] | None:
         folder = run.artifacts.new_scratch()
         try:
-            manifest = publish(folder, dense, request=described, graphs=run.artifacts.graphs())
-            told = report(
-                stages, layers, Dense(folder, manifest), child, runtime, threads=run.settings.inference_threads
-            )
+            larger = _published(run, folder, dense, described)
+            if larger is None:
+                return None
+            told = report(stages, layers, larger, child, runtime, threads=threads)
+            return {**told, "dense_epoch": gradually.start}
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return {**told, "dense_epoch": gradually.start}
 
     return tell
 
 
-def _after_cut(run: Run, dense: Network, gradually: Gradually, data: Dataset) -> Judged | None:
-    """What the cut left if all was cut at once; in rounds there is no moment at which nothing is retrained."""
-    masks = gradually.masks(dense, gradually.start) if gradually.options.rounds == 1 else None
+def _published(run: Run, folder: Path, dense: Network, described: Publication) -> Dense | None:
+    """The network in a folder. None, with an event, if it cannot be there or run: what was trained is worth more."""
+    try:
+        with room():
+            manifest = publish(folder, dense, request=described, graphs=run.artifacts.graphs())
+        return Dense(folder, manifest, fastest(folder, threads=run.settings.inference_threads))
+    except (CannotRun, GoldenMismatch, DamagedFiles, StorageFull) as error:
+        run.on_notice(NO_REPORT.format(error))
+        return None
+
+
+def _after_cut(run: Run, dense: Network, gradually: Gradually, trained: Network, data: Dataset) -> Judged | None:
+    """What the cut left if all was cut at once; in rounds there is no moment at which nothing is retrained.
+
+    What is cut was chosen by the weights that were `trained`, those of auxiliary heads among them.
+    """
+    masks = gradually.masks(trained, gradually.start) if gradually.options.rounds == 1 else None
     if masks is None:
         return None
     network = deepcopy(dense)
-    masks.apply(network)
+    left = dict(network.named_parameters())
+    Masks({name: cut for name, cut in masks.cut.items() if name in left}).apply(network)
     return judge(network, data, run.on_work)

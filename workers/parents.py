@@ -73,12 +73,19 @@ def as_of_epoch(run: Run, parent: Parent, epoch: int) -> Network:
 
 
 def network_after(run: Run, job: str, epoch: int, *, architecture: Options, data: Dataset) -> Network:
-    """The network that a job trained as it was after an epoch whose checkpoint is kept; DamagedFiles if it is gone."""
-    path = kept_checkpoint(run.database, run.artifacts, job, epoch=epoch)
-    # Checkpoints have auxiliary heads, which models have not.
-    network = build(architecture, **data.look, seed=0)
-    read_network(path, network)
+    """What a job would have published after an epoch whose checkpoint is kept; DamagedFiles if that is gone."""
+    network = checkpointed(run, job, epoch, architecture=architecture, data=data)
     return without_auxiliary(network, architecture, **data.look)[0].eval()
+
+
+def checkpointed(
+    run: Run, job: str, epoch: int, *, architecture: Options, data: Dataset, averaged: bool = True
+) -> Network:
+    """The network with its auxiliary heads, the average of its weights or those that were trained; DamagedFiles."""
+    network = build(architecture, **data.look, seed=0)
+    path = kept_checkpoint(run.database, run.artifacts, job, epoch=epoch)
+    read_network(path, network, averaged=averaged)
+    return network
 
 
 def load_parent(run: Run, model_id: str) -> Parent:

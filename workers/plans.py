@@ -27,6 +27,12 @@ def plan_shrinking(spec: TrainSpec | DistillSpec) -> Gradually | None:
     return Gradually("magnitude", options, spec.epochs, start=int(shrinking.dense_share * spec.epochs))
 
 
+def dense_epochs(spec: TrainSpec) -> frozenset[int]:
+    """The last epoch before the first cut of such a network, which its report needs; nothing if none comes before."""
+    gradually = plan_shrinking(spec)
+    return frozenset() if gradually is None or gradually.start == 0 else frozenset({gradually.start})
+
+
 def plan_fine_tuning(spec: PruneSpec, fine_tune: FineTune, *, origin: TrainSpec) -> TrainingPlan:
     """The retraining of a prune job, on images changed as it says or as the parent's were; raises the same."""
     if fine_tune.rewind:

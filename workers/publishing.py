@@ -19,7 +19,7 @@ from store.publishing import publishing
 from workers.run import Run
 
 Write = Callable[[Path], ModelManifest]
-Report = Callable[[Path, str], dict[str, Any]]
+Report = Callable[[Path, str], dict[str, Any] | None]
 
 
 def publish(
@@ -34,7 +34,7 @@ def publish(
     """Writes the model's files, measures it, then enters it and ends the job in one transaction.
 
     `test` is what it answers to the test images. `report` is given the directory of the model and its fastest runtime
-    on the CPU, and compares it with its parent.
+    on the CPU, and compares it with its parent; None where that cannot be.
     """
 
     def write(directory: Path) -> ModelManifest:

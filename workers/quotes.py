@@ -21,6 +21,7 @@ from specs.jobs import DistillSpec, TrainSpec
 from store import queue, quotes
 from store.checkpoints import NEWEST_KEPT
 from workers.memory import Need
+from workers.plans import dense_epochs
 from workers.run import Run
 
 log = structlog.get_logger()
@@ -54,9 +55,8 @@ def quote_training(run: Run, spec: TrainSpec | DistillSpec, prepared: Prepared, 
         before = quotes.errors(session)
         beside = queue.count_jobs(session)["running"] - 1
     # The best; where there are two newer ones within an epoch, that of the epoch before; and what a report needs.
-    reported = isinstance(spec, TrainSpec) and spec.architecture.shrinking() is not None
-    others = 1 + (median(found.epochs) > run.settings.checkpoint_seconds) + reported
-    kept = NEWEST_KEPT + others + len(getattr(spec, "keep_epochs", ()))
+    others = 1 + (median(found.epochs) > run.settings.checkpoint_seconds)
+    kept = NEWEST_KEPT + others + (len(dense_epochs(spec) | {*spec.keep_epochs}) if isinstance(spec, TrainSpec) else 0)
     disk, free = kept * found.checkpoint, shutil.disk_usage(run.settings.home).free
     return {
         "of": quotes.key_of(spec),

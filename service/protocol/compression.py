@@ -21,6 +21,7 @@ QUICK_BYTES = 64 * 1024
 FAST = 1
 # Empty ones take twenty bytes each, and time.
 MOST_STREAMS = 1000
+PIECE = 64 * 1024
 NEVER = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*")
 
 
@@ -41,20 +42,23 @@ def decompress(data: bytes, encoding: str, *, limit: int) -> bytes:
 
     No more than `limit` bytes are ever made of them, whatever they promise.
     """
-    body = bytearray()
+    body, view, done = bytearray(), memoryview(data), 0
     for _ in range(MOST_STREAMS if encoding == "gzip" else 1):
         stream = zlib.decompressobj(WINDOWS[encoding])
-        try:
-            body += stream.decompress(data, limit + 1 - len(body))
-        except zlib.error:
-            raise BadRequest(f"The body is not what `Content-Encoding: {encoding}` says.") from None
-        if len(body) > limit:
-            raise TooLarge(limit)
-        data = stream.unused_data
-        if not data and stream.eof:
-            return bytes(body)
+        while not stream.eof and done < len(view):
+            # Piece by piece: what comes after its end is copied, for each stream anew.
+            piece = view[done : done + PIECE]
+            try:
+                body += stream.decompress(piece, limit + 1 - len(body))
+            except zlib.error:
+                raise BadRequest(f"The body is not what `Content-Encoding: {encoding}` says.") from None
+            if len(body) > limit:
+                raise TooLarge(limit)
+            done += len(piece) - len(stream.unused_data)
         if not stream.eof:
             break
+        if done == len(view):
+            return bytes(body)
     raise BadRequest(f"The body is not made of whole {encoding} streams.")
 
 

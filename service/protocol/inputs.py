@@ -29,7 +29,9 @@ NOT_FINITE = "The network's output for these values is not finite. Send values t
 
 async def predict_logits(house: House, model: LoadedModel, tensor: Tensor) -> NDArray[np.float32]:
     """Logits (N, classes) of the images in a tensor."""
+    started = time.perf_counter()
     images = await _READERS[tensor.datatype](house, model, tensor)
+    house.predictor.statistics(model.manifest.id).count_input(len(images), time.perf_counter() - started)
     try:
         return _finite(await house.predictor.logits(model, images))
     except NonFiniteLogits:
@@ -44,15 +46,14 @@ def _finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return logits
 
 
-async def _read_network_input(house: House, model: LoadedModel, tensor: Tensor) -> Images:
-    rule, started = model.manifest.preprocessing, time.perf_counter()
+async def _read_network_input(_house: House, model: LoadedModel, tensor: Tensor) -> Images:
+    rule = model.manifest.preprocessing
     wanted = (rule.channels, rule.image_size, rule.image_size)
     values = cast(NDArray[np.float32], tensor.values)
     if tensor.shape[1:] != wanted:
         raise BadRequest(f"The shape of an FP32 input of this model is [N, {', '.join(map(str, wanted))}].")
     if not np.isfinite(values).all():
         raise BadRequest("The input holds NaN or infinity.")
-    house.predictor.statistics(model.manifest.id).count_input(len(values), time.perf_counter() - started)
     return list(values)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import partial
 from typing import Annotated, Any
 
@@ -146,11 +147,14 @@ async def answer_upload(predictor: Predictor, reference: str, upload: Upload, qu
 
 async def _answer(predictor: Predictor, model_id: str, upload: Upload, query: PredictQuery) -> dict[str, Any]:
     model = await predictor.loaded(model_id)
-    with predictor.statistics(model.manifest.id).request():
+    counts = predictor.statistics(model.manifest.id)
+    with counts.request():
+        started = time.perf_counter()
         if upload.pixels is None:
             images = await predictor.decode(model, upload.files, *upload.path)
         else:
             images = await predictor.fit(model, upload.pixels)
+        counts.count_input(len(images), time.perf_counter() - started)
         found = await predictor.predict(model, images, query.rule)
     return {"model": model.manifest.id, "predictions": found, **_coverage(model, query.coverage)}
 

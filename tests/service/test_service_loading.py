@@ -265,7 +265,7 @@ def test_networks_take_turns_whoever_asks_them(trained_settings: Settings, train
 
     async def ask() -> None:
         predictor = Predictor(trained_settings, trained, load)
-        explainer = Explainer(trained_settings, trained, Artifacts(trained_settings.home), predictor.in_turn)
+        explainer = Explainer(trained_settings, trained, Artifacts(trained_settings.home), predictor.turns.in_turn)
         models = [await predictor.load(name) for name in ("tiny", "tiny pruned")]
 
         async def predict(times: int) -> None:

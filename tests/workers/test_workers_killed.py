@@ -87,10 +87,13 @@ def test_a_job_killed_in_each_phase_ends_as_an_undisturbed_one(
     settings, client, worker = home
     body, every, some = JOBS[name]
     phases = every if ALL else some
-    job, killed = killed_in_each_phase(client, worker, {**body, "name": name}, phases)
-    assert job["status"] == "succeeded", job
+    for number in range(5):  # a phase may be over before it was seen twice, on a machine that does much else
+        job, killed = killed_in_each_phase(client, worker, {**body, "name": f"{name} {number}"}, phases)
+        assert job["status"] == "succeeded", job
+        assert job["attempt"] == len(killed) + 1
+        if killed == list(phases):
+            break
     assert killed == list(phases)
-    assert job["attempt"] == len(killed) + 1
     epochs = [row["epoch"] for row in client.get(f"/v1/jobs/{job['id']}/metrics").json()["items"]]
     assert epochs == list(range(1, len(epochs) + 1)), "each epoch is told once"
 
@@ -142,9 +145,11 @@ def killed_in_each_phase(
     killed: list[str] = []
     end = time.monotonic() + 240
 
-    def in_next_phase() -> bool:
-        job = client.get(path).json()
+    def is_in_next_phase(job: dict[str, Any]) -> bool:
         return len(killed) < len(phases) and (job["status"], job["phase"]) == ("running", phases[len(killed)])
+
+    def is_still_in_it() -> bool:
+        return is_in_next_phase(client.get(path).json())
 
     while time.monotonic() < end:
         job: dict[str, Any] = client.get(path).json()
@@ -152,7 +157,7 @@ def killed_in_each_phase(
             assert client.post(f"{path}/retry").status_code == 202
         elif job["status"] in {"succeeded", "failed", "cancelled"}:
             return job, killed
-        elif in_next_phase() and _kill_child(worker, in_next_phase):
+        elif is_in_next_phase(job) and _kill_child(worker, is_still_in_it):
             killed.append(phases[len(killed)])
         time.sleep(0.005 if len(killed) < len(phases) else 0.2)  # some phases are over in a few hundredths of a second
     raise AssertionError(f"never ended; killed in {killed}")
@@ -161,7 +166,10 @@ def killed_in_each_phase(
 def _kill_child(worker: subprocess.Popen[bytes], sure: Callable[[], bool] = lambda: True) -> bool:
     """Kills the process of a job, if it is `sure` that it is to be killed where it was stopped."""
     for child in jobs_of(worker):
-        child.suspend()
+        try:
+            child.suspend()
+        except psutil.NoSuchProcess:
+            return False
         if not sure():
             child.resume()
             return False

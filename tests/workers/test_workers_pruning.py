@@ -12,10 +12,18 @@ import numpy as np
 import psutil
 import pytest
 from fastapi.testclient import TestClient
+from safetensors.torch import load_file
 
+from nets import datasets
+from nets.answers import answers
+from nets.architectures import architecture_options, build
+from nets.pruning import magnitude
 from service.app import create_app
+from specs.datasets import BUILTIN_DATASETS
 from specs.jobs import JOB_SPEC
+from specs.pruning import MagnitudeOptions
 from specs.settings import Settings
+from specs.splits import VALIDATION_FRACTION
 from tests.conftest import LOOPBACK, ended, forget_calibration, new_home, png, running_worker, wait_for
 from tests.problems import problem_of
 
@@ -237,7 +245,7 @@ def test_one_job_makes_an_fpnet(home: tuple[Settings, TestClient]) -> None:
     assert "parent" not in page
     # Nothing is kept of it but what the training was asked to keep.
     kept = settings.home / "checkpoints" / job["id"]
-    assert {path.name for path in kept.iterdir()} == {"1-0-1"}
+    wait_for(lambda: {path.name for path in kept.iterdir()} == {"1-0-1"})
     wait_for(lambda: not list(settings.home.glob("scratch/.*")))
     job = ended(client, {"kind": "distill", "name": "taught", "teacher": "wide", "architecture": network, "epochs": 2})
     assert job["status"] == "succeeded", job
@@ -256,6 +264,24 @@ def test_an_fpnet_is_reported_on_as_far_as_there_is_something_to_compare_it_with
     told = client.get("/v1/models/at once/report").json()["accuracy"]["test"]
     assert told["after_cut"] < min(told["before"], told["after"])
 
+    # Of averages too what is cut is chosen by the weights that are trained.
+    averaged = {"name": "averaged", "architecture": {**network, "dense_share": 0.5, "sparsity": 0.5}}
+    job = ended(client, {**body, **averaged, "ema": {"decay": 0.9}, "keep_epochs": [1]})
+    assert job["status"] == "succeeded", job
+    report = client.get("/v1/models/averaged/report").json()
+    kept = settings.home / "checkpoints" / job["id"] / "1-0-1"
+    cut, average = (load_file(kept / f"{name}.safetensors") for name in ("network", "average"))
+    digits, fraction = BUILTIN_DATASETS["digits"], VALIDATION_FRACTION
+    data = datasets.load(digits, image_size=16, seed=0, validation_fraction=fraction)
+    base = architecture_options(network["base"])
+    trained, shown = (build(base, **data.look, seed=0) for _ in range(2))
+    trained.load_state_dict(cut)
+    shown.load_state_dict(average)
+    masks = magnitude(trained, MagnitudeOptions(sparsity=0.5))
+    masks.apply(shown)
+    expected = answers(shown.eval(), data.test, data).accuracy
+    assert report["accuracy"]["test"]["after_cut"] == expected
+
     job = ended(client, {**body, "name": "from the start", "architecture": {**network, "dense_share": 0}})
     assert job["status"] == "succeeded", job
     problem_of(client.get("/v1/models/from the start/report"), 404)
@@ -265,7 +291,7 @@ def test_an_fpnet_is_reported_on_as_far_as_there_is_something_to_compare_it_with
     dense = settings.home / "checkpoints" / posted / "10-0-1"
     wait_for(dense.exists)
     (dense / "network.safetensors").write_bytes(b"")
-    wait_for(lambda: client.get(f"/v1/jobs/{posted}").json()["status"] == "succeeded")
+    wait_for(lambda: client.get(f"/v1/jobs/{posted}").json()["status"] == "succeeded", seconds=180)
     problem_of(client.get("/v1/models/without/report"), 404)
     assert "There will be no report" in client.get(f"/v1/jobs/{posted}/events?limit=500").text
 

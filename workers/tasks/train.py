@@ -15,7 +15,7 @@ from workers.data import load_data, look_of
 from workers.dense import beside_dense
 from workers.growth import growth_told
 from workers.memory import free_memory
-from workers.plans import plan_shrinking, plan_training
+from workers.plans import dense_epochs, plan_shrinking, plan_training
 from workers.publishing import publish
 from workers.quotes import Prepared, foresee
 from workers.run import Run
@@ -33,7 +33,7 @@ def train(run: Run, spec: TrainSpec) -> None:
     run.enter("training")
     gradually = plan_shrinking(spec)
     run.checkpoints.kept = frozenset(spec.keep_epochs)
-    run.checkpoints.needed = frozenset() if gradually is None else frozenset({gradually.start})
+    run.checkpoints.needed = dense_epochs(spec)
     result = training.train(prepared.network, data, prepared.plan, run, gradually=gradually)
     run.enter("evaluating")
     judged = judge_and_calibrate(result.network, data, run.on_work)

@@ -64,8 +64,8 @@ class Turns:
             while done < len(images):
                 found, seconds = self._have_turn(timed, images[done : done + size])
                 rows.append(found)
-                done += len(found)
-                size = max(1, int(BATCH_SECONDS / seconds))
+                done += size
+                size = len(images) if seconds <= 0 else max(1, int(BATCH_SECONDS / seconds))
             return np.concatenate(rows)
 
         return run

@@ -55,7 +55,9 @@ def beside_dense(
     data, job = request.data, run.claim.job_id
     try:
         dense = network_after(run, job, gradually.start, architecture=spec.architecture, data=data)
-        trained = checkpointed(run, job, gradually.start, architecture=spec.architecture, data=data, averaged=False)
+        trained = None
+        if gradually.options.rounds == 1:
+            trained = checkpointed(run, job, gradually.start, architecture=spec.architecture, data=data, averaged=False)
     except DamagedFiles as error:
         run.on_notice(NO_REPORT.format(error))
         return None
@@ -90,12 +92,12 @@ def _published(run: Run, folder: Path, dense: Network, described: Publication) -
         return None
 
 
-def _after_cut(run: Run, dense: Network, gradually: Gradually, trained: Network, data: Dataset) -> Judged | None:
+def _after_cut(run: Run, dense: Network, gradually: Gradually, trained: Network | None, data: Dataset) -> Judged | None:
     """What the cut left if all was cut at once; in rounds there is no moment at which nothing is retrained.
 
     What is cut was chosen by the weights that were `trained`, those of auxiliary heads among them.
     """
-    masks = gradually.masks(trained, gradually.start) if gradually.options.rounds == 1 else None
+    masks = None if trained is None else gradually.masks(trained, gradually.start)
     if masks is None:
         return None
     network = deepcopy(dense)

@@ -19,7 +19,9 @@ log = structlog.get_logger()
 def growth_told(folder: Path, told: Callable[[], None], *, seconds: float = LOOK_SECONDS) -> Iterator[None]:
     """Within, `told` is called from a thread of its own whenever the bytes below a folder are others than before."""
     done = Event()
-    watcher = Thread(target=_watch, args=(folder, told, done, seconds), name="growth", daemon=True)
+    # Looked at here: the thread may begin late, and take what has come by then for what was there.
+    known = _bytes_below(folder)
+    watcher = Thread(target=_watch, args=(folder, known, told, done, seconds), name="growth", daemon=True)
     watcher.start()
     try:
         yield
@@ -28,8 +30,7 @@ def growth_told(folder: Path, told: Callable[[], None], *, seconds: float = LOOK
         watcher.join()
 
 
-def _watch(folder: Path, told: Callable[[], None], done: Event, seconds: float) -> None:
-    known = _bytes_below(folder)
+def _watch(folder: Path, known: int, told: Callable[[], None], done: Event, seconds: float) -> None:
     while not done.wait(seconds):
         found = _bytes_below(folder)
         if found != known:

@@ -106,6 +106,17 @@ def test_a_folder_is_told_of_once_each_time_it_grows(tmp_path: Path) -> None:
     assert signs == [0, 1, 2, 3]
 
 
+def test_what_comes_at_once_is_growth(tmp_path: Path) -> None:
+    """Also where a look at the folder takes long, as it does with thousands of files."""
+    for number in range(3000):
+        (tmp_path / f"{number}").touch()
+    (tmp_path / "deep").mkdir()
+    told = threading.Event()
+    with growth_told(tmp_path, told.set, seconds=0.02):
+        (tmp_path / "deep" / "download").write_bytes(b"some")
+        assert told.wait(30)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the process by its name, and stops it")
 def test_a_job_that_makes_no_step_is_stopped_and_its_worker_goes_on(
     settings: Settings, monkeypatch: pytest.MonkeyPatch

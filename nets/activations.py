@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
 
 from specs.registry import Registry
 
@@ -27,6 +28,18 @@ class Activation:
     gain: float
 
 
+class RandomizedLeakyReLU(nn.RReLU):
+    """Slopes by lot while it trains, their mean afterwards (Xu et al., arXiv 1505.00853).
+
+    The mean is a leaky ReLU's own slope here: what torch answers with then has no ONNX operation.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(inputs)
+        return leaky_relu(inputs, (self.lower + self.upper) / 2)
+
+
 # In place only where the derivative needs the output alone; batch normalisation in front keeps its own input.
 ACTIVATIONS: Registry[Activation] = Registry(
     "activation",
@@ -34,6 +47,9 @@ ACTIVATIONS: Registry[Activation] = Registry(
         Activation("relu", partial(nn.ReLU, inplace=True), 1.4142),
         Activation("relu6", partial(nn.ReLU6, inplace=True), 1.4142),
         Activation("leaky_relu", nn.LeakyReLU, 1.4141),
+        # One slope for all channels, which is learnt (He et al., section 2.1, where it is called channel-shared).
+        Activation("prelu", nn.PReLU, 1.3720),
+        Activation("rrelu", RandomizedLeakyReLU, 1.3761),
         Activation("elu", nn.ELU, 1.2452),
         Activation("selu", nn.SELU, 1.0),
         Activation("celu", nn.CELU, 1.2452),

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import gc
 import hashlib
 import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Protocol
 
@@ -81,6 +82,7 @@ def onnx_model(network: nn.Module, *, channels: int, image_size: int) -> onnx.Mo
     _leave_inputs_alone(still)
     # A batch of 1 would be taken for a constant.
     example = torch.zeros(2, channels, image_size, image_size)
+    _keep_operations()
     with silence(), uncollected():
         program = torch.onnx.export(
             still,
@@ -105,10 +107,31 @@ def _leave_inputs_alone(network: nn.Module) -> None:
 
 
 def load() -> None:
-    """Loads what exports need, which takes a second or two, and computes nothing."""
+    """Loads what exports need, which takes two or three seconds, and computes nothing."""
     for name in LOADED_LATE:
         with contextlib.suppress(ImportError):  # names of torch's inner parts change
             import_module(name)
+    kept = _keep_operations()
+    if kept is not None:
+        with silence():
+            kept(opset_version=OPSET)
+
+
+def _keep_operations() -> Callable[..., object] | None:
+    """Has torch read its operations once in a process; gives what it reads them with, if it still has that name.
+
+    It parses the source of 500 functions for each export, half a second and more than the rest takes for a small
+    network. What comes of it depends on the opset alone; only operations of one's own, of which we have none, are
+    added to it.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        registry = import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+        read: Callable[..., object] = registry.from_torchlib
+        if not hasattr(read, "cache_info"):
+            read = functools.cache(read)
+            registry.from_torchlib = staticmethod(read)
+        return read
+    return None
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ Activation = Literal[
     "relu",
     "relu6",
     "leaky_relu",
+    "prelu",
+    "rrelu",
     "elu",
     "selu",
     "celu",

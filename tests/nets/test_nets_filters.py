@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nets import architectures
+from nets.activations import ACTIVATIONS
 from nets.coupling import Coupled, coupled_channels
 from nets.criteria import Evidence, lots
 from nets.datasets import Dataset, Split
@@ -97,6 +98,16 @@ def test_a_cut_network_is_an_ordinary_one(name: str, few: Dataset) -> None:
     twice = by_lot(again.eval(), few).at(0.4)
     assert twice(images()).shape == (3, 10)
     assert parameter_count(twice) < parameter_count(again)
+
+
+@pytest.mark.parametrize("activation", [name for name, entry in ACTIVATIONS.items() if [*entry.make().parameters()]])
+def test_what_an_activation_learns_stays(activation: str, few: Dataset) -> None:
+    network = small_network("resnet18", activation=activation)
+    lean = by_lot(network, few).at(0.4)
+    slopes = {key: value for key, value in network.state_dict().items() if ".relu." in key}
+    assert slopes
+    assert all(torch.equal(lean.state_dict()[key], value) for key, value in slopes.items())
+    assert parameter_count(lean) < parameter_count(network)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v1", "mlp"])

@@ -32,6 +32,7 @@ from tests.nets.conftest import (
     FolderObserver,
     augmentation_of,
     bits,
+    one_of_each_file,
     plan,
     schedule_of,
     small_network,
@@ -313,6 +314,20 @@ def test_half_the_digits_train_nearly_as_well(few: Dataset, tmp_path: Path) -> N
     assert all(value.dtype != torch.bfloat16 for value in weights[torch.bfloat16].values())
     assert rows[torch.bfloat16][-1].train_loss == pytest.approx(rows[torch.float32][-1].train_loss, rel=0.1)
     assert not torch.equal(weights[torch.bfloat16]["conv1.weight"], weights[torch.float32]["conv1.weight"])
+
+
+@pytest.mark.skipif(torch.float32 == BEST_PRECISION, reason="this processor has no bfloat16")
+@pytest.mark.parametrize("name", one_of_each_file())
+def test_every_network_begins_to_learn_in_half_the_digits(name: str, few: Dataset, tmp_path: Path) -> None:
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        observer = FolderObserver(tmp_path / str(dtype))
+        observer.folder.mkdir()
+        gentle = plan(precision=dtype, epochs=1, optimizer=OPTIMIZERS["adam"].options(lr=0.001))
+        assert train(small_network(name), few, gentle, observer)
+        losses.append(observer.rows[0].train_loss)
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+    assert losses[1] != losses[0]
 
 
 def test_a_processor_without_bfloat16_says_so() -> None:

@@ -88,7 +88,8 @@ def test_a_job_killed_in_each_phase_ends_as_an_undisturbed_one(
     body, every, some = JOBS[name]
     phases = every if ALL else some
     for number in range(5):  # a phase may be over before it was seen twice, on a machine that does much else
-        job, killed = killed_in_each_phase(client, worker, {**body, "name": f"{name} {number}"}, phases)
+        hunter = Hunter(settings, client, worker)
+        job, killed = hunter.killed_in_each_phase({**body, "name": f"{name} {number}"}, phases)
         assert job["status"] == "succeeded", job
         assert job["attempt"] == len(killed) + 1
         if killed == list(phases):
@@ -135,32 +136,49 @@ def checkpoints_of(client: TestClient, job_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def killed_in_each_phase(
-    client: TestClient, worker: subprocess.Popen[bytes], body: dict[str, Any], phases: tuple[str, ...]
-) -> tuple[dict[str, Any], list[str]]:
-    """The job at its end, and the phases in which its process was killed, each once, in order."""
-    response = client.post("/v1/jobs", json=body)
-    assert response.status_code == 202, response.text
-    path = f"/v1/jobs/{response.json()['id']}"
-    killed: list[str] = []
-    end = time.monotonic() + 240
+class Hunter:
+    """Kills the processes of jobs when they are where they shall be killed."""
 
-    def is_in_next_phase(job: dict[str, Any]) -> bool:
-        return len(killed) < len(phases) and (job["status"], job["phase"]) == ("running", phases[len(killed)])
+    def __init__(self, settings: Settings, client: TestClient, worker: subprocess.Popen[bytes]) -> None:
+        self._log = settings.home / "pruneyard.db-wal"
+        self._client, self._worker = client, worker
 
-    def is_still_in_it() -> bool:
-        return is_in_next_phase(client.get(path).json())
+    def killed_in_each_phase(self, body: dict[str, Any], phases: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
+        """The job at its end, and the phases in which its process was killed, each once, in order."""
+        response = self._client.post("/v1/jobs", json=body)
+        assert response.status_code == 202, response.text
+        path = f"/v1/jobs/{response.json()['id']}"
+        killed: list[str] = []
+        end = time.monotonic() + 240
 
-    while time.monotonic() < end:
-        job: dict[str, Any] = client.get(path).json()
-        if job["status"] == "failed" and job["reason"] == "crashed":  # it is given up after three times
-            assert client.post(f"{path}/retry").status_code == 202
-        elif job["status"] in {"succeeded", "failed", "cancelled"}:
-            return job, killed
-        elif is_in_next_phase(job) and _kill_child(worker, is_still_in_it):
-            killed.append(phases[len(killed)])
-        time.sleep(0.005 if len(killed) < len(phases) else 0.2)  # some phases are over in a few hundredths of a second
-    raise AssertionError(f"never ended; killed in {killed}")
+        def is_in_next_phase(job: dict[str, Any]) -> bool:
+            return len(killed) < len(phases) and (job["status"], job["phase"]) == ("running", phases[len(killed)])
+
+        def is_still_in_it() -> bool:
+            return is_in_next_phase(self._client.get(path).json())
+
+        while time.monotonic() < end:
+            written = self._written()
+            job: dict[str, Any] = self._client.get(path).json()
+            if job["status"] == "failed" and job["reason"] == "crashed":  # it is given up after three times
+                assert self._client.post(f"{path}/retry").status_code == 202
+            elif job["status"] in {"succeeded", "failed", "cancelled"}:
+                return job, killed
+            elif is_in_next_phase(job) and _kill_child(self._worker, is_still_in_it):
+                killed.append(phases[len(killed)])
+            self._pause(written)
+        raise AssertionError(f"never ended; killed in {killed}")
+
+    def _written(self) -> int:
+        """When the database was last written to."""
+        return self._log.stat().st_mtime_ns if self._log.exists() else 0
+
+    def _pause(self, written: int) -> None:
+        """Until more is written: some phases are over in hundredths of a second, and each look takes time from them."""
+        for _ in range(50):
+            time.sleep(0.003)
+            if self._written() != written:
+                return
 
 
 def _kill_child(worker: subprocess.Popen[bytes], sure: Callable[[], bool] = lambda: True) -> bool:

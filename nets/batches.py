@@ -64,6 +64,11 @@ class Batches:
     def __len__(self) -> int:
         return len(self._sizes())
 
+    @property
+    def some_full(self) -> bool:
+        """Whether some batch has exactly as many images as was asked for."""
+        return self._sizes()[0] == self.batch_size
+
     def of_epoch(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
         """The batches from number `skip` on."""
         order = permutation(len(self.data.train), seed=derived_seed("order", self.seed, epoch))

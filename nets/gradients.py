@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
+from nets.answers import Told
 from nets.batches import Batch
 from nets.distillation import Teacher
 from nets.losses import Loss, Weighed
@@ -34,15 +35,19 @@ def take(
     dtype: torch.dtype,
     forward: Callable[[Tensor], Any] | None = None,
     teacher: Teacher | None = None,
+    told: Told = lambda: None,
 ) -> Tally:
     """Leaves the gradients of the loss over all images in the parameters; `alone` if there is but one batch.
 
     Only batch normalisation sees the batches one by one. `dtype` is that of the arithmetic; `forward` the network's
-    forward pass, where it is not the network itself; `teacher` whoever has a word beside the labels.
+    forward pass, where it is not the network itself; `teacher` whoever has a word beside the labels. `told` is called
+    between batches.
     """
     call = network if forward is None else forward
     images, correct, total, weight = 0, 0, torch.zeros(()), torch.zeros(())
     for batch in batches:
+        if images:
+            told()
         with autocast(batch.images.device, dtype):
             outputs = call(batch.images)
         logits, weighed = _loss(network, outputs, batch, loss)
@@ -79,6 +84,16 @@ def cut(network: nn.Module, masks: Masks) -> None:
         gradient = parameters[name].grad
         if gradient is not None:
             gradient.masked_fill_(mask, 0.0)
+
+
+@torch.no_grad()
+def forget(network: nn.Module, masks: Masks, optimizer: optim.Optimizer) -> None:
+    """Has the optimizer forget what it knows of weights that are cut: its momentum would turn Muon's matrices on."""
+    parameters = dict(network.named_parameters())
+    for name, mask in masks.cut.items():
+        for value in optimizer.state.get(parameters[name], {}).values():
+            if isinstance(value, Tensor) and value.shape == mask.shape:
+                value.masked_fill_(mask, 0.0)
 
 
 def clip(network: nn.Module, norm: float | None) -> None:

@@ -29,24 +29,29 @@ class Weighed:
 
 @dataclass(frozen=True)
 class Loss:
-    """Cross-entropy as PyTorch's: `weights` is float32 (classes,), `smoothing` the share spread over all classes."""
+    """Cross-entropy: `weights` is float32 (classes,), `smoothing` the share of a label spread over all classes.
+
+    An image counts as much as the weight of its class, smoothed or not. PyTorch's loss weighs each class that a label
+    is spread to: beside common classes of little weight a rare one gets so much of every image that a network which
+    takes all images for it has the smallest loss.
+    """
 
     weights: Tensor | None = None
     smoothing: float = 0.0
 
     def of(self, logits: Tensor, labels: Tensor) -> Weighed:
         """The loss of logits (N, classes) for labels (N,)."""
-        total = cross_entropy(logits, labels, self.weights, reduction="sum", label_smoothing=self.smoothing)
-        return Weighed(total, self._weights_of(labels).sum())
+        return Weighed(self._of_each(logits, labels).sum(), self._weights_of(labels).sum())
 
     def of_mixed(self, logits: Tensor, labels: Tensor, partners: Tensor, share: Tensor) -> Weighed:
         """The loss for images of two labels each, of which the first counts `share` (N,)."""
-        own, other = (
-            cross_entropy(logits, part, self.weights, reduction="none", label_smoothing=self.smoothing)
-            for part in (labels, partners)
-        )
+        own, other = (self._of_each(logits, part) for part in (labels, partners))
         weights = torch.lerp(self._weights_of(partners), self._weights_of(labels), share)
         return Weighed(torch.lerp(other, own, share).sum(), weights.sum())
+
+    def _of_each(self, logits: Tensor, labels: Tensor) -> Tensor:
+        each = cross_entropy(logits, labels, reduction="none", label_smoothing=self.smoothing)
+        return each if self.weights is None else each * self.weights[labels]
 
     def _weights_of(self, labels: Tensor) -> Tensor:
         if self.weights is None:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from torch import nn
 
-from nets.answers import answers
+from nets.answers import Told, answers
 from nets.datasets import Dataset
 from nets.distillation import Teacher
 from nets.errors import Interrupted
@@ -48,10 +48,19 @@ class Rehearsal:
 
 
 def rehearse(
-    network: nn.Module, data: Dataset, plan: TrainingPlan, folder: Path, *, teacher: Teacher | None = None
+    network: nn.Module,
+    data: Dataset,
+    plan: TrainingPlan,
+    folder: Path,
+    *,
+    teacher: Teacher | None = None,
+    told: Told = lambda: None,
 ) -> Rehearsal:
-    """Trains for some steps, and some epochs where they are short; the network is changed. `folder` is empty."""
-    watcher = _Watcher(folder)
+    """Trains for some steps, and some epochs where they are short; the network is changed. `folder` is empty.
+
+    `told` is called as it goes on.
+    """
+    watcher = _Watcher(folder, told)
     with suppress(Interrupted):
         # To compile takes longer than all else here, and pays in long trainings only.
         train(network, data, replace(plan, compiler=None, patience=None), watcher, teacher=teacher)
@@ -59,7 +68,7 @@ def rehearse(
     if not epochs:
         validated = some(data)
         began = time.perf_counter()
-        answers(network, validated, data)
+        answers(network, validated, data, told=told)
         validation = (time.perf_counter() - began) * len(data.validation) / max(1, len(validated))
         steps = -(-len(data.train) // (plan.batch_size * plan.accumulation))
         epochs = [step * steps + validation for step in watcher.steps]
@@ -71,6 +80,7 @@ class _Watcher:
     """The observer of a training that is to be broken off."""
 
     folder: Path
+    on_work: Told
     marks: list[float] = field(default_factory=lambda: [time.perf_counter()])
     steps: list[float] = field(default_factory=list)
     epochs: list[float] = field(default_factory=list)
@@ -78,12 +88,10 @@ class _Watcher:
     saving: float = 0.0
 
     def on_step(self, **_where: Any) -> None:
+        self.on_work()
         self.marks.append(time.perf_counter())
         if len(self.marks) > WARM + 1:
             self.steps.append(self.marks[-1] - self.marks[-2])
-
-    def on_work(self) -> None:
-        """Nobody waits for a sign of life here."""
 
     def on_epoch(self, row: EpochRow) -> None:
         self.epochs.append(row.seconds)

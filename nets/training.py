@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from nets import freezing, gradients, losses, normalisation, optimizers
-from nets.answers import answers
+from nets.answers import Answers, Told, answers
 from nets.averaging import Average
 from nets.batches import Batch, Batches
 from nets.checkpoints import (
@@ -100,7 +100,7 @@ class Observer(Protocol):
         """After each step of `epoch` (from 1); `fraction` is the share of all steps that are done."""
 
     def on_work(self) -> None:
-        """After each batch of validation images: the training goes on, though by no step."""
+        """After each batch of validation images, and of the several that make a step: the training goes on."""
 
     def on_epoch(self, row: EpochRow) -> None:
         """After each epoch, before its checkpoint: a training taken up again may tell its last epoch once more."""
@@ -109,7 +109,7 @@ class Observer(Protocol):
         """A sentence on something that was decided, or that went another way than hoped."""
 
     def stop_requested(self) -> bool:
-        """Asked after each step."""
+        """Asked after each step, and wherever `on_work` is called."""
 
     def checkpoint_due(self) -> bool:
         """Asked after each step: whether to write a checkpoint and go on, in the middle of the epoch."""
@@ -226,7 +226,7 @@ def _consider_compiling(run: _Run, progress: Progress) -> bool:
     """At one step of the whole training, so that one taken up again is compiled at the same; whether this is it."""
     done = progress.epoch * run.steps_per_epoch + progress.step
     compiler = run.plan.compiler
-    if compiler is None or done != compiler.tried_after or len(run.data.train) < run.plan.batch_size:
+    if compiler is None or done != compiler.tried_after or not run.batches.some_full:
         return False
     left = run.plan.epochs * run.steps_per_epoch - done
     seconds = left * progress.seconds / progress.step
@@ -267,6 +267,7 @@ def _cut_more(run: _Run, progress: Progress) -> None:
     masks = run.gradually.masks(run.network, progress.epoch)
     if masks is not None:
         run.masks = masks
+        gradients.forget(run.network, masks, run.trained.optimizer)
         for network in {run.network, run.shown}:
             masks.apply(network)
         progress.forget_best()
@@ -301,7 +302,7 @@ def _step(run: _Run, progress: Progress, batches: Iterator[Batch]) -> None:
     optimizer.zero_grad(set_to_none=True)
     count = min(plan.accumulation, len(run.batches) - progress.step * plan.accumulation)
     taken = islice(batches, count)
-    seen = _take(run, taken, alone=count == 1)
+    seen = _take(run, taken, alone=True) if count == 1 else _take_together(run, progress, taken)
     if not math.isfinite(seen.loss):
         raise NonFiniteLoss(progress.epoch + 1, progress.step + 1)
     gradients.cut(run.network, run.masks)
@@ -314,7 +315,27 @@ def _step(run: _Run, progress: Progress, batches: Iterator[Batch]) -> None:
         run.trained.average.update(run.network, steps=done)
 
 
-def _take(run: _Run, batches: Iterable[Batch], *, alone: bool) -> Tally:
+def _take_together(run: _Run, progress: Progress, batches: Iterable[Batch]) -> Tally:
+    """Several batches as one; if the training is to stop meanwhile, the step before is the last one."""
+    before = [buffer.clone() for buffer in run.network.buffers()]
+    try:
+        return _take(run, batches, alone=False, told=lambda: _work_on(run, progress))
+    except Interrupted:
+        for buffer, value in zip(run.network.buffers(), before, strict=True):
+            buffer.copy_(value)
+        run.trained.optimizer.zero_grad(set_to_none=True)
+        _save(run, progress, best=False)
+        raise
+
+
+def _work_on(run: _Run, progress: Progress) -> None:
+    """Says that it does; raises Interrupted if the training is to stop."""
+    run.observer.on_work()
+    if run.observer.stop_requested():
+        raise Interrupted(progress.epoch + 1, progress.step)
+
+
+def _take(run: _Run, batches: Iterable[Batch], *, alone: bool, told: Told = lambda: None) -> Tally:
     return gradients.take(
         run.network,
         batches,
@@ -323,6 +344,7 @@ def _take(run: _Run, batches: Iterable[Batch], *, alone: bool) -> Tally:
         dtype=run.plan.precision,
         forward=run.forward,
         teacher=run.teacher,
+        told=told,
     )
 
 
@@ -335,7 +357,7 @@ def _factor(run: _Run, progress: Progress, step: int) -> float:
 
 def _finish_epoch(run: _Run, progress: Progress) -> None:
     started = time.perf_counter()
-    validation = answers(run.shown, run.data.validation, run.data, told=run.observer.on_work)
+    validation = _validate(run, progress)
     if not math.isfinite(validation.loss):
         raise NonFiniteLoss(progress.epoch + 1, None)
     row = EpochRow(
@@ -353,6 +375,14 @@ def _finish_epoch(run: _Run, progress: Progress) -> None:
     min_delta = run.plan.min_delta
     best = progress.finish_epoch(loss=validation.loss, accuracy=validation.accuracy, min_delta=min_delta)
     _save(run, progress, best=best)
+
+
+def _validate(run: _Run, progress: Progress) -> Answers:
+    try:
+        return answers(run.shown, run.data.validation, run.data, told=lambda: _work_on(run, progress))
+    except Interrupted:  # it is done again, after no step
+        _save(run, progress, best=False)
+        raise
 
 
 def _save(run: _Run, progress: Progress, *, best: bool) -> None:

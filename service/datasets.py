@@ -31,7 +31,8 @@ class KnownDataset:
         if self.validation_given:
             return sum(counts["train"] for counts in self.class_splits.values())
         pools = [counts["train"] + counts["validation"] for counts in self.class_splits.values()]
-        return sum(pool - share(pool, validation_fraction) for pool in pools)
+        # Of each class one image validates, and of the others one trains, whatever the fraction (specs.splits).
+        return sum(pool - min(share(pool, validation_fraction), max(1, pool - 1)) for pool in pools if pool)
 
 
 class UnknownDataset(LookupError):

@@ -24,7 +24,9 @@ def plan_shrinking(spec: TrainSpec | DistillSpec) -> Gradually | None:
     if shrinking is None:
         return None
     options = MagnitudeOptions(sparsity=shrinking.sparsity, rounds=shrinking.rounds)
-    return Gradually("magnitude", options, spec.epochs, start=int(shrinking.dense_share * spec.epochs))
+    # 0.29 of 100 epochs is a little less than 29 in binary numbers.
+    start = int(round(shrinking.dense_share * spec.epochs, 6))
+    return Gradually("magnitude", options, spec.epochs, start=start)
 
 
 def dense_epochs(spec: TrainSpec) -> frozenset[int]:

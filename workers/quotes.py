@@ -48,7 +48,9 @@ def quote_training(run: Run, spec: TrainSpec | DistillSpec, prepared: Prepared, 
     run.enter("measuring")
     folder = run.artifacts.new_scratch()
     try:
-        found = rehearse(prepared.network, prepared.data, prepared.plan, folder, teacher=prepared.teacher)
+        found = rehearse(
+            prepared.network, prepared.data, prepared.plan, folder, teacher=prepared.teacher, told=run.on_work
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     with run.database.read() as session:

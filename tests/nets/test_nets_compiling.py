@@ -195,6 +195,27 @@ def test_a_compiled_step_of_another_loss_is_not_kept(cache: ProbeCache) -> None:
     assert not forward.compiled
 
 
+def test_losses_that_are_left_to_chance_are_not_compared(cache: ProbeCache) -> None:
+    """Slopes by lot are others in what is compiled, as dropped features are."""
+    network = small_network("mlp", activation="rrelu")
+    forward = Forward(network, 8)
+
+    def take() -> float:
+        return 2.0 if forward.compiled else 1.0
+
+    reason = Compiler(cache, worth_seconds=0).consider(Step(network, forward, take, "test"), left=1.0)
+    assert reason is not None
+    assert "cannot be compiled" not in reason
+
+
+def test_a_batch_that_took_the_last_image_is_not_tried(few: Dataset, cache: ProbeCache, tmp_path: Path) -> None:
+    """It is not of the size that is compiled, so eager steps would be held against eager ones."""
+    compiler = Compiler(cache, worth_seconds=0, tried_after=1)
+    observer = FolderObserver(tmp_path)
+    train(small_network("mlp"), few, plan(batch_size=len(few.train) - 1, compiler=compiler), observer)
+    assert observer.notices == []
+
+
 def test_other_networks_and_batches_have_trials_of_their_own(cache: ProbeCache) -> None:
     network = Normal()
     step = step_of(network, Forward(network, 8))

@@ -39,12 +39,24 @@ def loss_of(options: dict[str, Any], labels: Tensor) -> Loss:
     return losses.build(LossOptions(**options), labels, classes=CLASSES)
 
 
+def of_torch(logits: Tensor, targets: Tensor, options: dict[str, Any], weights: Tensor | None) -> Tensor:
+    """Torch's losses for targets that are shares (N, classes), each times the weights of its classes."""
+    smooth = options.get("label_smoothing", 0.0)
+    counts = torch.ones(len(targets)) if weights is None else targets @ weights
+    return cross_entropy(logits, targets, reduction="none", label_smoothing=smooth) * counts
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 def test_the_loss_and_its_gradient_are_those_of_torch(options: dict[str, Any]) -> None:
     logits, labels = numbers(50, CLASSES).requires_grad_(), labels_of(50)
     loss = loss_of(options, labels)
     ours = loss.of(logits, labels).mean
-    theirs = cross_entropy(logits, labels, loss.weights, label_smoothing=options.get("label_smoothing", 0.0))
+    if len(options) < 2:
+        theirs = cross_entropy(logits, labels, loss.weights, label_smoothing=options.get("label_smoothing", 0.0))
+    else:
+        assert loss.weights is not None
+        theirs = of_torch(logits, one_hot(labels, CLASSES).float(), options, loss.weights).sum()
+        theirs = theirs / loss.weights[labels].sum()
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(*(torch.autograd.grad(value, logits)[0] for value in (ours, theirs)))
 
@@ -56,11 +68,17 @@ def test_mixed_targets_are_weighed_by_their_shares(options: dict[str, Any]) -> N
     loss = loss_of(options, labels)
     ours = loss.of_mixed(logits, labels, partners, share)
     targets = share[:, None] * one_hot(labels, CLASSES) + (1 - share[:, None]) * one_hot(partners, CLASSES)
-    # torch has no mean by weight for targets that are shares, but the sum.
-    wanted = cross_entropy(
-        logits, targets, loss.weights, reduction="sum", label_smoothing=options.get("label_smoothing", 0.0)
+    smooth = options.get("label_smoothing", 0.0)
+    # Each of an image's two labels counts as much as its class does.
+    wanted = sum(
+        part * of_torch(logits, one_hot(each, CLASSES).float(), options, loss.weights)
+        for part, each in ((share, labels), (1 - share, partners))
     )
-    torch.testing.assert_close(ours.total, wanted)
+    torch.testing.assert_close(ours.total, torch.as_tensor(wanted).sum())
+    if loss.weights is None or not smooth:
+        # torch has no mean by weight for targets that are shares, but the sum.
+        theirs = cross_entropy(logits, targets, loss.weights, reduction="sum", label_smoothing=smooth)
+        torch.testing.assert_close(ours.total, theirs)
     weights = torch.ones(CLASSES) if loss.weights is None else loss.weights
     torch.testing.assert_close(ours.weight, (targets * weights).sum())
 
@@ -71,6 +89,20 @@ def test_a_whole_share_is_no_mixing(options: dict[str, Any]) -> None:
     loss = loss_of(options, labels)
     mixed = loss.of_mixed(logits, labels, partners, torch.ones(20))
     torch.testing.assert_close(mixed.mean, loss.of(logits, labels).mean)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_common_images_are_not_taken_for_a_class_that_is_rare(smoothing: float) -> None:
+    """What would be the best answer for images of each class, if a network could tell them apart."""
+    labels = torch.tensor([0] * 3000 + [1] * 3000 + [2] * 3000 + [3] * 3)
+    loss = loss_of({"class_weights": "balanced", "label_smoothing": smoothing}, labels)
+    answers = torch.zeros(CLASSES, CLASSES, requires_grad=True)
+    optimizer = torch.optim.Adam([answers], lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss.of(answers[labels], labels).mean.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert answers.argmax(dim=1).tolist() == [0, 1, 2, 3]
 
 
 def test_balanced_weights_are_those_of_scikit_learn() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -85,6 +85,43 @@ STRIKES = [
 ]
 SHORT = max(map(len, (OPTIMIZERS, SCHEDULES, AUGMENTATIONS, EXTRAS, STRIKES)))
 RUNS = int(os.environ.get("CHAOS_RESUMES", str(SHORT)))
+
+
+@dataclass
+class StoppedAtWork(FolderObserver):
+    """Is stopped as it gives its so many-th sign of life: between the batches of a step, or in a validation."""
+
+    stop_at: int | None = None
+
+    def stop_requested(self) -> bool:
+        return self.signs == self.stop_at
+
+
+@pytest.mark.parametrize("stop_at", range(1, 9))
+def test_a_training_is_stopped_within_long_steps_and_validations_too(
+    few: Dataset, tmp_path: Path, stop_at: int
+) -> None:
+    """Of two epochs of two steps, of which the first takes three batches and the second one, and a validation."""
+    asked = plan(epochs=2, batch_size=16, accumulation=3, ema_decay=0.5, augmentation=())
+    left_alone = FolderObserver(tmp_path / "left alone")
+    stopped = StoppedAtWork(tmp_path / "stopped", stop_at=stop_at)
+    networks = []
+    for observer in (left_alone, stopped):
+        observer.folder.mkdir()
+        network = small_network("resnet18")
+        try:
+            train(network, few, asked, observer)
+        except Interrupted:
+            assert observer is stopped
+            network = small_network("resnet18")
+            train(network, few, asked, observer)
+        networks.append(network)
+    assert left_alone.signs == 6, "two in each epoch's first step, and one in its validation"
+    assert bool(stopped.notices) == (stop_at <= left_alone.signs), "it was stopped wherever it worked"
+    assert bits(networks[0]) == bits(networks[1])
+    assert [replace(row, seconds=0, images_per_second=0) for row in stopped.rows] == [
+        replace(row, seconds=0, images_per_second=0) for row in left_alone.rows
+    ]
 
 
 class Killed(BaseException):

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from nets import optimizers
 from nets.answers import answers
 from nets.averaging import Average
-from nets.checkpoints import Progress, read_network
+from nets.checkpoints import Progress, Trained, read_checkpoint, read_network
 from nets.datasets import Dataset
 from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss, NonFiniteWeights, is_out_of_memory
 from nets.layers import Layers, layers_of
@@ -431,6 +432,22 @@ def test_cut_weights_stay_positive_zeros(few: Dataset, tmp_path: Path, method: s
         words = parameters[name].detach()[cut].view(torch.int32)
         assert not words.any()
         assert parameters[name].detach()[~cut].all()
+
+
+def test_the_optimizer_forgets_what_it_knew_of_weights_that_are_cut(few: Dataset, tmp_path: Path) -> None:
+    """Muon would turn the others by it for some dozen steps."""
+    options = PRUNING_METHODS["magnitude"].options(sparsity=0.5)
+    observer, network = FolderObserver(tmp_path), small_network("mlp")
+    muon = plan(optimizer=OPTIMIZERS["muon"].options(), epochs=2)
+    train(network, few, muon, observer, gradually=Gradually("magnitude", options, epochs=2, start=1))
+    optimizer = optimizers.build(muon.optimizer, network)
+    assert observer.newest is not None
+    read_checkpoint(observer.newest, Trained(network, optimizer, None))
+    weight = network.get_parameter("hidden.3.weight")
+    momentum, cut = optimizer.state[weight]["momentum_buffer"], weight == 0
+    assert 0 < cut.sum() < cut.numel()
+    assert not momentum[cut].any()
+    assert momentum[~cut].any()
 
 
 def test_only_epochs_after_the_last_round_can_be_the_best(few: Dataset, tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ from benchmarks.api import machine, tell
 from nets import architectures, training
 from nets.answers import answers
 from nets.datasets import Dataset, assemble, moments_of
+from nets.observer import EpochRow
 from nets.pixels import Pixels
-from nets.training import EpochRow
 from specs.jobs import TrainSpec
 from specs.splits import Splits, split_pool
 from workers.plans import plan_training

@@ -21,8 +21,9 @@ from nets.answers import Told, answers
 from nets.datasets import Dataset
 from nets.distillation import Teacher
 from nets.errors import Interrupted
+from nets.observer import EpochRow
 from nets.sensitivity import some
-from nets.training import EpochRow, TrainingPlan, train
+from nets.training import TrainingPlan, train
 
 if sys.platform != "win32":
     import resource

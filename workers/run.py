@@ -25,7 +25,7 @@ from workers.child import SHUT_DOWN, Stop
 from workers.rests import Rests
 
 if TYPE_CHECKING:
-    from nets.training import EpochRow  # torch, which not every job needs
+    from nets.observer import EpochRow
 
 REPORT_SECONDS = 0.5
 
@@ -35,7 +35,7 @@ class Stopped(Exception):
 
 
 class Run:
-    """What a task is given. It is the observer of `nets.training.train` too."""
+    """What a task is given. It is the observer of a training too (nets.observer)."""
 
     def __init__(
         self, settings: Settings, database: Database, artifacts: Artifacts, claim: Claim, stop: threading.Event

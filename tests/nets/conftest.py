@@ -11,7 +11,8 @@ from torch import nn
 
 from nets import architectures, datasets, precision
 from nets.datasets import Dataset, Split
-from nets.training import EpochRow, TrainingPlan
+from nets.observer import EpochRow
+from nets.training import TrainingPlan
 from specs.architectures import ARCHITECTURES
 from specs.augmentations import AUGMENTATIONS
 from specs.datasets import BUILTIN_DATASETS

@@ -20,8 +20,9 @@ from torch import nn
 from nets.datasets import Dataset
 from nets.distillation import Teacher
 from nets.errors import Interrupted
+from nets.observer import EpochRow
 from nets.pruning import Gradually, select
-from nets.training import EpochRow, TrainingPlan, TrainingResult, train
+from nets.training import TrainingPlan, TrainingResult, train
 from specs.augmentations import AUGMENTATIONS
 from specs.optimizers import OPTIMIZERS
 from specs.pruning import PRUNING_METHODS

@@ -20,8 +20,9 @@ from nets.checkpoints import Progress, Trained, read_checkpoint, read_network
 from nets.datasets import Dataset
 from nets.errors import BatchTooSmall, CheckpointLost, Interrupted, NonFiniteLoss, NonFiniteWeights, is_out_of_memory
 from nets.layers import Layers, layers_of
+from nets.observer import EpochRow
 from nets.pruning import Gradually, select, sparsity
-from nets.training import EpochRow, TrainingPlan, train
+from nets.training import TrainingPlan, train
 from specs.augmentations import AUGMENTATIONS
 from specs.optimizers import OPTIMIZERS
 from specs.pruning import PRUNING_METHODS

@@ -80,7 +80,7 @@ def coupled_channels(network: nn.Module, *, channels: int, image_size: int) -> l
 
 def _traced(network: nn.Module, *, channels: int, image_size: int) -> list[Coupled]:
     # Channels are followed along gradients, which a network that has taught, or was frozen, has none of.
-    network = copy.deepcopy(network).eval().requires_grad_(True)
+    network = _without_slopes(copy.deepcopy(network).eval().requires_grad_(True))
     names = {module: name for name, module in network.named_modules()}
     heads = [network.get_submodule(name) for name in layers_of(network).heads]
     image = next(network.parameters()).detach().new_zeros(1, channels, image_size, image_size)
@@ -93,6 +93,18 @@ def _traced(network: nn.Module, *, channels: int, image_size: int) -> list[Coupl
         raise CannotCut(f"its channels cannot be followed ({type(error).__name__})") from error
     order = {name: number for number, name in enumerate(names.values())}
     return sorted((_coupled(graph, group, names) for group in found), key=lambda group: order[group.name])
+
+
+def _without_slopes(network: nn.Module) -> nn.Module:
+    """The same with slopes that are not learnt, which bind no channels.
+
+    Torch-Pruning takes PReLU for a layer of as many channels as it sees; ours has one slope for all of them, and a
+    block that calls it several times would have all that it sees bound together.
+    """
+    for name, module in [*network.named_modules()]:
+        if isinstance(module, nn.PReLU):
+            network.set_submodule(name, nn.LeakyReLU())
+    return network
 
 
 def _coupled(graph: torch_pruning.DependencyGraph, group: torch_pruning.Group, names: dict[nn.Module, str]) -> Coupled:

@@ -125,6 +125,13 @@ class UnknownLayer(NetError):
         super().__init__(f"The model has no layer {name[:100]!r} whose weights could be cut. {hint[:300]}")
 
 
+class CannotCompare(NetError):
+    """A model cannot be run here any more, so nothing can be timed beside it; `why` as it was found out."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The model cannot be run here, and no speed be found beside it: {why[:300]}")
+
+
 class TargetNotReached(NetError):
     """However much is cut, what was asked for is not reached; `best` is the most that is, in the target's own unit."""
 

@@ -58,7 +58,8 @@ class Cutter:
 
     def gone(self, kept: Kept) -> float:
         """The share of all channels that are not among those."""
-        return 1 - sum(map(len, kept.values())) / max(1, sum(group.size for group in self.groups))
+        every = sum(group.size for group in self.groups)
+        return 1 - sum(map(len, kept.values())) / every if every else 0.0
 
     def _in_each(self, groups: Sequence[Coupled], shares: Mapping[str, float]) -> Kept:
         return {group.name: self._kept(group, group.size - round(shares[group.name] * group.size)) for group in groups}

@@ -143,12 +143,17 @@ def train(
     return TrainingResult(network, progress.best_epoch, progress.epoch, progress.epoch < plan.epochs)
 
 
+def check_batches(network: nn.Module, data: Dataset, plan: TrainingPlan) -> None:
+    """BatchTooSmall if batch normalisation would get single images."""
+    if not plan.frozen and normalisation.normalises(network) and min(plan.batch_size, len(data.train)) < 2:
+        raise BatchTooSmall
+
+
 def _begin(network: nn.Module, data: Dataset, plan: TrainingPlan, observer: Observer, *, masks: Masks) -> _Run:
     network.to(plan.device).to(memory_format=torch.channels_last)
     if plan.frozen:
         freezing.freeze_backbone(network)
-    elif normalisation.normalises(network) and min(plan.batch_size, len(data.train)) < 2:
-        raise BatchTooSmall
+    check_batches(network, data, plan)
     batches = Batches(data, plan.batch_size, plan.augmentation, plan.seed, plan.device)
     normalisation.keep_pace(network, plan.epochs * len(batches))
     loss = losses.build(plan.loss, data.train.labels.to(plan.device), classes=len(data.classes))

@@ -26,7 +26,7 @@ from specs.jobs import (
     TrainSpec,
     parse_job,
 )
-from specs.options import Options
+from specs.networks.base import NetworkOptions
 from specs.training import LossOptions
 from store import models, queue
 from store.checkpoints import kept_epochs
@@ -123,8 +123,7 @@ def _fit_pruning(session: Session, spec: PruneSpec) -> tuple[PruneSpec, str]:
         _check_class_weights(spec.fine_tune.loss, len(parent.facts["classes"]), "fine_tune", "loss", "class_weights")
         if not spec.fine_tune.rewind:  # then the batch is the parent's, which fits
             fine_tune = _fit_batch_size(spec.fine_tune, images)
-            network = ARCHITECTURES[parent.facts["architecture"]["name"]].options
-            _check_batch_size(fine_tune.batch_size, network, images, "fine_tune", "batch_size")
+            _check_batch_size(fine_tune.batch_size, _network_of(parent), images, "fine_tune", "batch_size")
             spec = spec.model_copy(update={"fine_tune": fine_tune})
     name = spec.name or f"{parent.name[:92]} pruned"
     # The id, not the alias or name: what it means must not change while the job waits.
@@ -217,13 +216,22 @@ def _fit_batch_size(asked: Batched, images: int) -> Batched:
     return asked.model_copy(update={"batch_size": images})
 
 
-def _check_batch_size(
-    batch_size: int, network: Options | type[Options], images: int, *path: str, frozen: bool = False
-) -> None:
+def _network_of(model: Model) -> NetworkOptions:
+    given = model.facts["architecture"]
+    options = ARCHITECTURES[given["name"]].options.model_validate(given)
+    assert isinstance(options, NetworkOptions)
+    return options
+
+
+def _check_batch_size(batch_size: int, network: NetworkOptions, images: int, *path: str, frozen: bool = False) -> None:
     # A frozen backbone normalises by what it has seen already.
-    if batch_size < network.smallest_batch and not frozen:
+    least = 1 if frozen else network.least_batch()
+    if images < least:
+        message = f"This network normalises over {least} images or more, and the training split has {images}."
+        raise BadField(*path, message=message, hint="Give a smaller validation_fraction, or take more images.")
+    if batch_size < least:
         message = "This network normalises over batches, and there is nothing to normalise in a batch of one image."
-        raise BadField(*path, message=message, hint=f"Give a number of at least {network.smallest_batch}.")
+        raise BadField(*path, message=message, hint=f"Give a number of at least {least}.")
     if batch_size > images:
         message = f"A batch cannot be larger than the training split, which has {images} images."
         raise BadField(*path, message=message, hint=f"Give a number of at most {images}.")

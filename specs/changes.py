@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from specs.jobs import JOB_SPEC, PruneSpec
+from specs.jobs import JOB_SPEC, REWOUND, PruneSpec
 from specs.pruning import PRUNING_METHODS
 from specs.recipes import RECIPES
 
@@ -26,7 +26,7 @@ def with_changes(spec: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
         kept = {field: value for field, value in kept.items() if field not in filled}
     if changes.get("method", spec.get("method")) != spec.get("method"):
         kept = {field: value for field, value in kept.items() if field in {"kind", *PruneSpec.model_fields}}
-    kept = _without_other_targets(kept, changes)
+    kept = _without_what_is_rewound(_without_other_targets(kept, changes), changes)
     if "epochs" in changes:
         kept = _without_what_epochs_filled(kept)
     if spec.get("pretrained") is not None and changes.get("pretrained", "") is None:
@@ -40,7 +40,17 @@ def _without_other_targets(spec: Mapping[str, Any], changes: Mapping[str, Any]) 
     targets = set(method.options.targets) if method is not None else set()
     if not any(changes.get(name) is not None for name in targets):
         return dict(spec)
-    return {field: value for field, value in spec.items() if field not in targets}
+    # Rounds are those of a share.
+    others = targets if changes.get("sparsity") is not None else {*targets, "rounds"}
+    return {field: value for field, value in spec.items() if field not in others}
+
+
+def _without_what_is_rewound(spec: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a rewind takes from the parent is not what stood there."""
+    asked, fine_tune = changes.get("fine_tune"), spec.get("fine_tune")
+    if not isinstance(asked, dict) or asked.get("rewind") is not True or not isinstance(fine_tune, dict):
+        return dict(spec)
+    return {**spec, "fine_tune": {field: value for field, value in fine_tune.items() if field not in REWOUND}}
 
 
 def _without_what_epochs_filled(spec: Mapping[str, Any]) -> dict[str, Any]:

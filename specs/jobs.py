@@ -195,7 +195,8 @@ class FineTune(Strict):
         strict=True,
         description="Retrains as the parent's job trained: by its optimizer, schedule, epochs, batch size, loss, "
         "accumulation and clipping of gradients and average of weights, which are then not set here (Renda et al.: "
-        "Comparing Rewinding and Fine-tuning, arXiv 2003.02389).",
+        "Comparing Rewinding and Fine-tuning, arXiv 2003.02389). All weights are trained, also where the parent's "
+        "backbone was frozen.",
     )
     distill: bool = Field(
         default=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 from pydantic import (
     BaseModel,
@@ -47,8 +47,6 @@ class Strict(BaseModel):
 
 class Options(Strict):
     """Options of one entry of a registry; `name` says which entry."""
-
-    smallest_batch: ClassVar[int] = 1
 
     name: str = Field(description="Which entry of the catalogue this is.")
 

@@ -23,11 +23,9 @@ from store.errors import StorageFull
 from store.room import room
 from workers.parents import checkpointed, network_after
 from workers.publishing import Report
-from workers.reports import Stages, report
+from workers.reports import NO_REPORT, Stages, report
 from workers.run import Run
 from workers.scores import Judged, judge, judge_and_calibrate
-
-NO_REPORT = "There will be no report, with nothing to compare the model with: {}."
 
 
 @dataclass(frozen=True)

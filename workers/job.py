@@ -22,6 +22,7 @@ from ingest.errors import IngestError
 from nets.errors import (
     AccuracyLost,
     BatchTooSmall,
+    CannotCompare,
     CannotCut,
     CheckpointLost,
     DeviceUnavailable,
@@ -65,6 +66,7 @@ REASONS: dict[type[Exception], str] = {
     OtherClasses: "other_classes",
     UnknownLayer: "unknown_layer",
     CannotCut: "cannot_be_cut",
+    CannotCompare: "cannot_be_run",
     TargetNotReached: "target_not_reached",
     AccuracyLost: "target_not_reached",
     CheckpointLost: "no_valid_checkpoint",

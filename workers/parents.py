@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,8 @@ from typing import Any, Literal
 from formats.manifest import ModelManifest
 from inference.choices import on_cpu_of
 from inference.comparing import fastest
-from inference.models import LoadedModel, load_model
+from inference.models import GoldenMismatch, LoadedModel, load_model
+from inference.runtimes import CannotRun
 from nets.architectures import Network, build, without_auxiliary
 from nets.checkpoints import read_network
 from nets.datasets import Dataset
@@ -36,10 +38,14 @@ class Parent:
     runtime: str | None
 
     def served(self, *, threads: int) -> LoadedModel:
-        """The model in the runtime that was its fastest when it was published."""
-        if self.runtime is None:
-            return fastest(self.directory, threads=threads)
-        return load_model(self.directory, runtime=self.runtime, threads=threads)
+        """The model in the runtime that was its fastest when it was published, or is if that runs it no more.
+
+        CannotRun or GoldenMismatch if none does.
+        """
+        if self.runtime is not None:
+            with suppress(CannotRun, GoldenMismatch):
+                return load_model(self.directory, runtime=self.runtime, threads=threads)
+        return fastest(self.directory, threads=threads)
 
 
 def child_of(

@@ -11,12 +11,16 @@ from formats.manifest import CalibrationCheck, ModelManifest, stored_bytes
 from inference.calibration import CHECKED
 from inference.comparing import Comparison, compare
 from inference.footprint import peak_bytes
-from inference.models import LoadedModel, load_model
+from inference.models import GoldenMismatch, LoadedModel, load_model
+from inference.runtimes import CannotRun
 from nets.anatomy import Layers
 from nets.answers import difference, suffered
 from nets.precision import has_vnni
+from workers.publishing import Report
+from workers.run import Run
 from workers.scores import Judged
 
+NO_REPORT = "There will be no report, with nothing to compare the model with: {}."
 Verdict = Literal["faster", "smaller_only", "not_faster", "too_costly"]
 # Beyond this a user would rather have the parent: the whole interval of what was lost lies above it.
 MOST_LOST = 0.02
@@ -70,6 +74,19 @@ def report(
         "vnni": has_vnni(),
         "layers": layers,
     }
+
+
+def report_beside(run: Run, stages: Stages, layers: Layers, larger: Larger) -> Report:
+    """How a job's model is reported on; if what it is compared with cannot be run here, an event says so instead."""
+
+    def tell(child: Path, runtime: str) -> dict[str, Any] | None:
+        try:
+            return report(stages, layers, larger, child, runtime, threads=run.settings.inference_threads)
+        except (CannotRun, GoldenMismatch) as error:  # what was trained is worth more
+            run.on_notice(NO_REPORT.format(error))
+            return None
+
+    return tell
 
 
 def judgement(

@@ -10,10 +10,12 @@ import math
 import shutil
 
 from inference.comparing import compare, fastest
+from inference.models import GoldenMismatch
+from inference.runtimes import CannotRun
 from nets import filters
 from nets.architectures import Network
 from nets.datasets import Dataset
-from nets.errors import TargetNotReached
+from nets.errors import CannotCompare, TargetNotReached
 from nets.publishing import Publication, publish
 from workers.parents import Parent
 from workers.run import Run
@@ -30,7 +32,10 @@ class Speeds:
     def __init__(self, run: Run, parent: Parent) -> None:
         self._run, self._parent = run, parent
         self._threads = run.settings.inference_threads
-        self._served = parent.served(threads=self._threads)
+        try:
+            self._served = parent.served(threads=self._threads)
+        except (CannotRun, GoldenMismatch) as error:
+            raise CannotCompare(str(error)) from error
 
     def of(self, network: Network) -> float:
         """Publishes the network for a moment, and times it."""

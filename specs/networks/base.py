@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -67,12 +67,13 @@ class NetworkOptions(Options):
         """The least side of an image in pixels that the network can take, with these options."""
         return LEAST_IMAGE_SIZE
 
+    def least_batch(self) -> int:
+        """The fewest images that it learns from at a time."""
+        return 1
+
 
 class ConvolutionalOptions(NetworkOptions):
     """What all convolutional networks share."""
-
-    # Batch normalisation learns nothing from a single image.
-    smallest_batch: ClassVar[int] = 2
 
     width: Width = Field(default=1.0, description="Factor on the channels of every layer.")
     dropout: Fraction = Field(default=0.0, description="Share of features dropped before the linear head.")
@@ -81,3 +82,7 @@ class ConvolutionalOptions(NetworkOptions):
         description="`paper` is the paper's, for large images; `small` keeps the size of small images; "
         "`auto` takes `small` for images of up to 64 pixels a side.",
     )
+
+    def least_batch(self) -> int:
+        """Batch normalisation learns nothing from a single image."""
+        return 2

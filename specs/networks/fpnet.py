@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import Field
 
@@ -30,8 +30,6 @@ else:
 class FpnetOptions(NetworkOptions):
     """A base that trains, loses its small weights in rounds, and trains on: one job, one small model."""
 
-    smallest_batch: ClassVar[int] = 2
-
     base: Base = Field(
         default=cast(NetworkOptions, BASES["mobilenet_v2"].options(name="mobilenet_v2")),
         description="The network: a name, or a name with options.",
@@ -47,6 +45,10 @@ class FpnetOptions(NetworkOptions):
     def least_image_size(self) -> int:
         """That of the base."""
         return self.base.least_image_size()
+
+    def least_batch(self) -> int:
+        """That of the base."""
+        return self.base.least_batch()
 
     def shrinking(self) -> Shrinking:
         """How weights are cut."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -15,8 +15,6 @@ LEAST_SIZE_OF_FIVE_POOLINGS = 32
 
 class VggOptions(ConvolutionalOptions):
     """Stacks of 3 x 3 convolutions with poolings between them."""
-
-    smallest_batch: ClassVar[int] = 1
 
     activation: Activation = Field(default="relu", description="After each layer but the last.")
     dropout: Fraction = Field(default=0.5, description="Share of features dropped before the last linear layers.")
@@ -34,11 +32,16 @@ class VggOptions(ConvolutionalOptions):
     def least_image_size(self) -> int:
         return LEAST_SIZE_OF_FIVE_POOLINGS if self.stem == "paper" else LEAST_IMAGE_SIZE
 
+    def least_batch(self) -> int:
+        """Without normalisation it learns from each image by itself."""
+        return 1
+
 
 class NormalisedVggOptions(VggOptions):
     """The same with batch normalisation after each convolution."""
 
-    smallest_batch: ClassVar[int] = ConvolutionalOptions.smallest_batch
+    def least_batch(self) -> int:
+        return ConvolutionalOptions.least_batch(self)
 
 
 SOURCE = "Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, arXiv 1409.1556"

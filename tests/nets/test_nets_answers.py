@@ -46,11 +46,23 @@ def test_only_images_that_one_of_both_got_wrong_make_a_difference() -> None:
     before, after = [0] * 90 + [1] * 10, [0] * 84 + [1] * 6 + [0] * 4 + [1] * 6
     found = difference(given(labels, before), given(labels, after))
     assert found.mean == pytest.approx(-0.02)
-    # Ten images of a hundred changed: McNemar's variance is (10 - 2² / 100) / 100².
-    reach = 1.96 * math.sqrt(10 - 0.04) / 100
-    assert (found.low, found.high) == pytest.approx((-0.02 - reach, -0.02 + reach))
-    same = difference(given(labels, before), given(labels, before))
-    assert (same.mean, same.low, same.high) == (0, 0, 0)
+    # Ten images of a hundred changed, and half an image of each kind beside them: (11 - 2² / 102) / 102².
+    reach = 1.96 * math.sqrt(11 - 4 / 102) / 102
+    assert (found.low, found.high) == pytest.approx((-2 / 102 - reach, -2 / 102 + reach))
+
+
+@pytest.mark.parametrize("count", [1, 3, 10, 1000])
+def test_few_images_leave_much_open(count: int) -> None:
+    labels = [0] * count
+    same = difference(given(labels, labels), given(labels, labels))
+    assert same.mean == 0
+    assert same.high == -same.low == pytest.approx(1.96 / (count + 2) if count > 1 else 1.96 / 3)
+    worse = difference(given(labels, labels), given(labels, [1] * count))
+    assert worse.mean == -1
+    assert -1 <= worse.low <= -1 + 2 / count
+    assert worse.high > -1
+    if count <= 3:
+        assert worse.high > -0.02, "it may be as good"
 
 
 def test_a_class_without_images_has_no_accuracy() -> None:

@@ -21,6 +21,7 @@ from nets.figures import multiply_accumulates, parameter_count
 from nets.filters import Cutter, cutter, measures, share_for
 from nets.narrowing import fit_shapes, narrowed
 from nets.pixels import Pixels
+from specs.architectures import ARCHITECTURES
 from specs.pruning import PRUNING_METHODS, FilterOptions
 from tests.nets.conftest import IMAGE_SIZE, narrow, one_of_each_file, small_network
 
@@ -100,7 +101,17 @@ def test_a_cut_network_is_an_ordinary_one(name: str, few: Dataset) -> None:
     assert parameter_count(twice) < parameter_count(again)
 
 
-@pytest.mark.parametrize("activation", [name for name, entry in ACTIVATIONS.items() if [*entry.make().parameters()]])
+LEARNT = [name for name, entry in ACTIVATIONS.items() if [*entry.make().parameters()]]
+
+
+@pytest.mark.parametrize("activation", LEARNT)
+@pytest.mark.parametrize("name", [name for name in NAMES if "activation" in ARCHITECTURES[name].options.model_fields])
+def test_what_an_activation_learns_binds_no_channels(name: str, activation: str) -> None:
+    bound, free = (groups_of(small_network(name, activation=each)) for each in (activation, "relu"))
+    assert [(group.name, group.size) for group in bound] == [(group.name, group.size) for group in free]
+
+
+@pytest.mark.parametrize("activation", LEARNT)
 def test_what_an_activation_learns_stays(activation: str, few: Dataset) -> None:
     network = small_network("resnet18", activation=activation)
     lean = by_lot(network, few).at(0.4)

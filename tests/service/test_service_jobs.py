@@ -219,6 +219,15 @@ def test_a_frozen_backbone_takes_single_images(api: TestClient) -> None:
     assert api.post("/v1/jobs", json={**body, "freeze": "backbone"}).status_code == 202
 
 
+def test_a_network_of_weights_that_are_cut_takes_the_batches_that_its_base_takes(api: TestClient) -> None:
+    body = {**GOOD, "image_size": 32, "batch_size": 1}
+    for base in ("mlp", "vgg11"):
+        assert api.post("/v1/jobs", json={**body, "architecture": {"name": "fpnet", "base": base}}).status_code == 202
+    for base in ("vgg11_bn", "mobilenet_v2"):
+        answer = api.post("/v1/jobs", json={**body, "architecture": {"name": "fpnet", "base": base}})
+        problem_of(answer, 422, "#/batch_size")
+
+
 def test_a_clone_of_a_pruning_takes_another_method(trained_api: TestClient) -> None:
     body = {"kind": "prune", "model": "tiny", "sparsity": 0.7, "fine_tune": {"epochs": 3}}
     job = trained_api.post("/v1/jobs", json=body).json()["id"]
@@ -231,8 +240,22 @@ def test_a_clone_of_a_pruning_says_otherwise_how_much_to_cut(trained_api: TestCl
     job = trained_api.post("/v1/jobs", json={"kind": "prune", "model": "tiny", "sparsity": 0.7}).json()["id"]
     spec = trained_api.post(f"/v1/jobs/{job}/clone", json={"threshold": 0.01}).json()["spec"]
     assert (spec["threshold"], spec["sparsity"]) == (0.01, None)
+    in_rounds = {"kind": "prune", "model": "tiny", "sparsity": 0.7, "rounds": 3}
+    other = trained_api.post("/v1/jobs", json=in_rounds).json()["id"]
+    spec = trained_api.post(f"/v1/jobs/{other}/clone", json={"threshold": 0.01}).json()["spec"]
+    assert (spec["threshold"], spec["rounds"]) == (0.01, 1)
+    assert trained_api.post(f"/v1/jobs/{other}/clone", json={"sparsity": 0.8}).json()["spec"]["rounds"] == 3
     both = {"threshold": 0.01, "sparsity": 0.5}
     problem_of(trained_api.post(f"/v1/jobs/{job}/clone", json=both), 422, "#/threshold")
+
+
+def test_a_clone_that_rewinds_drops_what_a_rewind_takes_from_the_parent(trained_api: TestClient) -> None:
+    fine_tune = {"epochs": 3, "batch_size": 32, "optimizer": "sgd", "augmentation": "flip"}
+    job = trained_api.post("/v1/jobs", json={"kind": "prune", "model": "tiny", "fine_tune": fine_tune}).json()["id"]
+    spec = trained_api.post(f"/v1/jobs/{job}/clone", json={"fine_tune": {"rewind": True}}).json()["spec"]["fine_tune"]
+    assert (spec["rewind"], spec["batch_size"], spec["augmentation"][0]["name"]) == (True, 64, "flip")
+    both = {"fine_tune": {"rewind": True, "epochs": 4}}
+    problem_of(trained_api.post(f"/v1/jobs/{job}/clone", json=both), 422, "#/fine_tune/epochs")
 
 
 @pytest.mark.parametrize("name", list(examples.CHANGES))

@@ -24,7 +24,16 @@ from specs.jobs import JOB_SPEC
 from specs.pruning import MagnitudeOptions
 from specs.settings import Settings
 from specs.splits import VALIDATION_FRACTION
-from tests.conftest import LOOPBACK, ended, forget_calibration, new_home, png, running_worker, wait_for
+from tests.conftest import (
+    LOOPBACK,
+    ended,
+    forget_calibration,
+    new_home,
+    png,
+    running_worker,
+    spoil_golden,
+    wait_for,
+)
 from tests.problems import problem_of
 
 TRAINING: dict[str, Any] = {
@@ -143,6 +152,60 @@ def test_a_method_that_finds_nothing_to_rank_by_says_so(home: tuple[Settings, Te
     job = ended(client, {**PRUNING, "method": "bn-scale"})
     assert (job["status"], job["reason"]) == ("failed", "cannot_be_cut")
     assert "l1-filter" in job["message"]
+
+
+def test_a_cut_of_which_nothing_or_little_comes_says_so(home: tuple[Settings, TestClient]) -> None:
+    """Layers of 24 and of 8 channels, in multiples of 8."""
+    _, client = home
+    training = {**TRAINING, "name": "narrow", "architecture": {"name": "mlp", "hidden": [24, 8]}}
+    assert ended(client, training)["status"] == "succeeded"
+    body = {**PRUNING, "name": "narrower", "model": "narrow", "method": "l1-filter"}
+    nothing, little = (ended(client, {**body, "sparsity": share}) for share in (0.05, 0.5))
+    assert (nothing["status"], nothing["reason"]) == ("failed", "cannot_be_cut"), nothing
+    assert "multiples of 8" in nothing["message"]
+    assert little["status"] == "succeeded", little
+    assert little["result"]["sparsity"] == 0.25
+    assert "Of all channels 25.0% go, not 50.0%" in notices_of(client, little["id"])
+
+
+def notices_of(client: TestClient, job_id: str) -> str:
+    events = client.get(f"/v1/jobs/{job_id}/events").json()["items"]
+    return " ".join(event["data"]["message"] for event in events if event["type"] == "notice")
+
+
+def test_a_rewind_of_fewer_epochs_than_rounds_is_refused_before_anything_is_cut(
+    home: tuple[Settings, TestClient],
+) -> None:
+    _, client = home
+    job = ended(client, {**PRUNING, "sparsity": 0.5, "rounds": 3, "fine_tune": {"rewind": True}})
+    assert (job["status"], job["reason"]) == ("failed", "cannot_be_cut"), job
+    assert "3 rounds takes an epoch, and the parent was trained for 2" in job["message"]
+
+
+def test_a_parent_that_runs_no_more_costs_the_report_and_nothing_else(home: tuple[Settings, TestClient]) -> None:
+    settings, client = home
+    parent = client.get("/v1/models/wide").json()["id"]
+    spoil_golden(settings, parent)
+    try:
+        job = ended(client, {**PRUNING, "name": "of a broken one", "sparsity": 0.5})
+        timed = ended(client, {**PRUNING, "method": "l1-filter", "speedup": 1.5})
+    finally:
+        spoil_golden(settings, parent, by=-3.0)
+    assert job["status"] == "succeeded", job
+    assert "no report" in notices_of(client, job["id"])
+    problem_of(client.get("/v1/models/of a broken one/report"), 404)
+    assert (timed["status"], timed["reason"]) == ("failed", "cannot_be_run"), timed
+
+
+def test_a_report_has_the_layers_of_the_model_that_is_published(home: tuple[Settings, TestClient]) -> None:
+    """Auxiliary heads are for the training."""
+    _, client = home
+    student = {"name": "googlenet", "width": 0.0625, "auxiliary": True}
+    body = {"kind": "distill", "name": "with helpers", "teacher": "wide", "architecture": student, "epochs": 1}
+    assert ended(client, body)["status"] == "succeeded"
+    layers = client.get("/v1/models/with helpers/report").json()["layers"]
+    assert len(layers) == 58
+    assert not [layer["name"] for layer in layers if layer["name"].startswith("aux")]
 
 
 def test_a_network_learns_from_another_and_is_pruned_with_its_help(home: tuple[Settings, TestClient]) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from nets import architectures, training
 from nets.anatomy import layers_since, shapes_of
+from nets.architectures import without_auxiliary
 from nets.distillation import Teacher
 from nets.memory import check_fits
 from specs.jobs import DistillSpec
@@ -15,7 +14,7 @@ from workers.parents import Parent, as_of_epoch, child_of, load_parent
 from workers.plans import plan_distilling, plan_shrinking, student_origin
 from workers.publishing import publish
 from workers.quotes import Prepared, foresee
-from workers.reports import Stages, report
+from workers.reports import Stages, report_beside
 from workers.run import Run
 from workers.scores import judge, judge_and_calibrate
 
@@ -44,8 +43,9 @@ def distill(run: Run, spec: DistillSpec) -> None:
         judged=after,
         best_epoch=result.best_epoch,
     )
-    layers = layers_since(result.network, shapes_of(result.network))
-    told = partial(report, Stages(before, None, after), layers, parent, threads=run.settings.inference_threads)
+    published, _ = without_auxiliary(result.network, spec.architecture, **data.look)
+    layers = layers_since(published, shapes_of(published))
+    told = report_beside(run, Stages(before, None, after), layers, parent)
     with run.database.read() as session:
         quoted = compared(session, run.claim, spec)
     facts = {"best_epoch": result.best_epoch, "epochs_run": result.epochs_run, **quoted}

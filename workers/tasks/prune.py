@@ -10,6 +10,7 @@ from nets import filters, pruning, training
 from nets.anatomy import layers_since, shapes_of
 from nets.architectures import Network
 from nets.distillation import Teacher
+from nets.errors import CannotCut
 from nets.narrowing import narrowed
 from specs.jobs import ALPHA, TEMPERATURE, PruneSpec
 from specs.pruning import PRUNING_METHODS, FilterOptions, MagnitudeOptions
@@ -17,10 +18,13 @@ from workers.parents import Parent, child_of, load_parent
 from workers.plans import plan_fine_tuning
 from workers.publishing import publish
 from workers.quotes import Prepared, foresee
-from workers.reports import Stages, report
+from workers.reports import Stages, report_beside
 from workers.run import Run
 from workers.scores import judge, judge_and_calibrate
 from workers.speed import Speeds, share_for_speed
+
+# Of what was asked for: less is told.
+NOTICEABLE = 0.8
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,12 @@ def prune(run: Run, spec: PruneSpec) -> None:
     run.enter("loading")
     parent = load_parent(run, spec.model)
     plan = plan_fine_tuning(spec, spec.fine_tune, origin=parent.origin) if spec.fine_tune is not None else None
+    if plan is not None:
+        training.check_batches(parent.network, parent.data, plan)
+    gradually = None if plan is None else _rounds(spec, epochs=plan.epochs)
     run.enter("pruning")
     before, shapes = judge(parent.network, parent.data, run.on_work), shapes_of(parent.network)
     cut = CUTS[PRUNING_METHODS[spec.method].cuts](run, spec, parent)
-    gradually = None if plan is None else _rounds(spec, epochs=plan.epochs)
     # In rounds there is no moment at which all is cut and nothing retrained.
     after_cut = judge(cut.network, parent.data, run.on_work) if gradually is None else None
     best_epoch = 0
@@ -70,7 +76,7 @@ def prune(run: Run, spec: PruneSpec) -> None:
         **cut.figures,
     }
     layers = layers_since(cut.network, shapes)
-    told = partial(report, stages, layers, parent, threads=run.settings.inference_threads)
+    told = report_beside(run, stages, layers, parent)
     publish(run, cut.network, request, test=stages.after.test, result=result, report=told)
 
 
@@ -82,9 +88,11 @@ def _teacher(spec: PruneSpec, parent: Parent) -> Teacher | None:
 
 
 def _rounds(spec: PruneSpec, *, epochs: int) -> pruning.Gradually | None:
-    """How the cut is spread over the retraining, if it is."""
+    """How the cut is spread over the retraining, if it is; CannotCut if a rewind has fewer epochs than rounds."""
     if not isinstance(spec, MagnitudeOptions) or spec.rounds == 1:
         return None
+    if spec.rounds > epochs:
+        raise CannotCut(f"each of {spec.rounds} rounds takes an epoch, and the parent was trained for {epochs}")
     return pruning.Gradually(spec.method, spec, epochs)
 
 
@@ -100,12 +108,23 @@ def _cut_channels(run: Run, spec: PruneSpec, parent: Parent) -> Cut:
     cutter = filters.cutter(parent.network, parent.data, method=spec.method, options=spec, seed=seed, told=run.on_work)
     share, found = _share(run, cutter, parent)
     kept = cutter.keep(share)
+    if spec.sparsity is not None:
+        _hold_against(run, spec, gone=cutter.gone(kept))
     network = narrowed(parent.network, cutter.groups, kept)
     measured = {name: measure(network) for name, measure in filters.measures(cutter, parent.data).items()}
     figures = {f"{name}_left": round(value, 4) for name, value in measured.items()}
     # Weights that were cut of the parent stay cut, as far as their channels are still there.
     masks = pruning.zeros(network) if pruning.sparsity(network).prunable else None
     return Cut(network, masks, {"sparsity": round(cutter.gone(kept), 4), **figures, **found})
+
+
+def _hold_against(run: Run, spec: FilterOptions, *, gone: float) -> None:
+    """CannotCut if not a channel goes; an event if far fewer do than were asked for."""
+    stays = f"layers keep channels in multiples of {spec.round_to}, and one at least"
+    if gone == 0:
+        raise CannotCut(f"no channel would go, as {stays}. Take a smaller round_to, or a larger sparsity")
+    if spec.layers is None and spec.sparsity is not None and gone < NOTICEABLE * spec.sparsity:
+        run.on_notice(f"Of all channels {gone:.1%} go, not {spec.sparsity:.1%}: {stays}.")
 
 
 def _share(run: Run, cutter: filters.Cutter, parent: Parent) -> tuple[float, dict[str, float]]:

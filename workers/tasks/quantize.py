@@ -18,7 +18,7 @@ from nets.publishing import publish_quantized, state_arrays
 from specs.jobs import QuantizeSpec
 from workers.parents import Parent, child_of, load_parent
 from workers.publishing import publish_files
-from workers.reports import Stages, report
+from workers.reports import Stages, report_beside
 from workers.run import Run
 from workers.scores import judge, judge_and_calibrate_as_run
 
@@ -55,7 +55,7 @@ def quantize(run: Run, spec: QuantizeSpec) -> None:
         request,
         test=after.test,
         result={"drop": round(found.drop, 5), "float_layers": _still_float(layers)},
-        report=partial(report, stages, layers, parent, threads=run.settings.inference_threads),
+        report=report_beside(run, stages, layers, parent),
     )
 
 

@@ -113,7 +113,7 @@ def load() -> None:
             import_module(name)
     kept = _keep_operations()
     if kept is not None:
-        with silence():
+        with silence(), contextlib.suppress(Exception):  # inner parts as well: an export does it again, or tells
             kept(opset_version=OPSET)
 
 

@@ -280,7 +280,8 @@ def _take_together(run: _Run, progress: Progress, batches: Iterable[Batch]) -> T
         for buffer, value in zip(run.network.buffers(), before, strict=True):
             buffer.copy_(value)
         run.trained.optimizer.zero_grad(set_to_none=True)
-        _save(run, progress, best=False)
+        if progress.step > 0:  # else the checkpoint at the end of the last epoch has it all, and may be the best
+            _save(run, progress, best=False)
         raise
 
 

@@ -227,8 +227,9 @@ def _check_batch_size(batch_size: int, network: NetworkOptions, images: int, *pa
     # A frozen backbone normalises by what it has seen already.
     least = 1 if frozen else network.least_batch()
     if images < least:
-        message = f"This network normalises over {least} images or more, and the training split has {images}."
-        raise BadField(*path, message=message, hint="Give a smaller validation_fraction, or take more images.")
+        message = "This network normalises over batches, and the training split has one image."
+        hint = "Take a data set with more images, or a smaller validation_fraction where one is asked for."
+        raise BadField(*path, message=message if images else "The training split has no image.", hint=hint)
     if batch_size < least:
         message = "This network normalises over batches, and there is nothing to normalise in a batch of one image."
         raise BadField(*path, message=message, hint=f"Give a number of at least {least}.")

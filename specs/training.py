@@ -53,7 +53,10 @@ ClassWeights = Annotated[_Word | _List, Discriminator(_form)]
 
 
 class LossOptions(Strict):
-    """Cross-entropy, as PyTorch's. The validation loss stays plain, so that jobs can be compared by it."""
+    """Cross-entropy; an image counts as much as the class of its label, smoothed or not.
+
+    The validation loss stays plain, so that jobs can be compared by it.
+    """
 
     label_smoothing: Fraction = Field(
         default=0.0,

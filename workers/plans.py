@@ -25,7 +25,7 @@ def plan_shrinking(spec: TrainSpec | DistillSpec) -> Gradually | None:
         return None
     options = MagnitudeOptions(sparsity=shrinking.sparsity, rounds=shrinking.rounds)
     # 0.29 of 100 epochs is a little less than 29 in binary numbers.
-    start = int(round(shrinking.dense_share * spec.epochs, 6))
+    start = min(spec.epochs - 1, int(round(shrinking.dense_share * spec.epochs, 6)))
     return Gradually("magnitude", options, spec.epochs, start=start)
 
 

@@ -118,7 +118,9 @@ def test_a_training_is_stopped_within_long_steps_and_validations_too(
             train(network, few, asked, observer)
         networks.append(network)
     assert left_alone.signs == 6, "two in each epoch's first step, and one in its validation"
-    assert bool(stopped.notices) == (stop_at <= left_alone.signs), "it was stopped wherever it worked"
+    states = [(epoch, step) for epoch, step, _ in stopped.saved]
+    assert len(set(states)) == len(states), "a checkpoint would take the place of the one at the end of an epoch"
+    assert bool(stopped.notices) == (2 < stop_at <= left_alone.signs), "after the first step it goes on, not anew"
     assert bits(networks[0]) == bits(networks[1])
     assert [replace(row, seconds=0, images_per_second=0) for row in stopped.rows] == [
         replace(row, seconds=0, images_per_second=0) for row in left_alone.rows

@@ -69,7 +69,9 @@ def test_a_rewind_takes_the_regime_of_the_parent() -> None:
     assert plan.augmentation == taught.augmentation
 
 
-@pytest.mark.parametrize(("share", "epochs", "wanted"), [(0.29, 100, 29), (0.57, 100, 57), (0.58, 50, 29), (0.5, 3, 1)])
+@pytest.mark.parametrize(
+    ("share", "epochs", "wanted"), [(0.29, 100, 29), (0.57, 100, 57), (0.58, 50, 29), (0.5, 3, 1), (0.99999999, 10, 9)]
+)
 def test_the_first_cut_comes_after_as_many_epochs_as_was_said(share: float, epochs: int, wanted: int) -> None:
     asked = {"dataset": "digits", "architecture": {"name": "fpnet", "dense_share": share}, "epochs": epochs}
     gradually = plan_shrinking(TrainSpec.model_validate(asked))

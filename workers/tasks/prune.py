@@ -122,7 +122,8 @@ def _hold_against(run: Run, spec: FilterOptions, *, gone: float) -> None:
     """CannotCut if not a channel goes; an event if far fewer do than were asked for."""
     stays = f"layers keep channels in multiples of {spec.round_to}, and one at least"
     if gone == 0:
-        raise CannotCut(f"no channel would go, as {stays}. Take a smaller round_to, or a larger sparsity")
+        more = "a larger sparsity" if spec.layers is None else "larger shares"
+        raise CannotCut(f"no channel would go, as {stays}. Take a smaller round_to, or {more}")
     if spec.layers is None and spec.sparsity is not None and gone < NOTICEABLE * spec.sparsity:
         run.on_notice(f"Of all channels {gone:.1%} go, not {spec.sparsity:.1%}: {stays}.")
 

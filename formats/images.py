@@ -197,7 +197,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 def _why_slow(image: Image.Image, data: bytes) -> str | None:
     """Why it would take far longer to decode than others of as many pixels, if it would."""
-    if image.format == "JPEG" and data.count(SCAN) > MAX_SCANS:
+    # Not as Pillow says: it calls a JPEG that other pictures follow, as phones write them, an MPO.
+    if image_format(data) == "JPEG" and data.count(SCAN) > MAX_SCANS:
         return f"The image has more than {MAX_SCANS} scans, each over all of its pixels."
     tiles: list[Any] = getattr(image, "tile", [])
     runs = bool(tiles) and tiles[0][0] == "bmp_rle"

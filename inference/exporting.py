@@ -35,10 +35,14 @@ import sys
 import numpy as np
 from PIL import Image, ImageOps
 
-how = json.load(open("preprocessing.json"))
-labels = json.load(open("labels.json"))
+def told(name):
+    with open(name, encoding="utf-8") as file:
+        return json.load(file)
+
+
+how, labels = told("preprocessing.json"), told("labels.json")
 # What makes probabilities as large as the network is often right.
-temperature = (json.load(open("model.json")).get("calibration") or {{}}).get("temperature", 1)
+temperature = (told("model.json").get("calibration") or {{}}).get("temperature", 1)
 
 
 def prepare(path):
@@ -65,9 +69,11 @@ RUN_ONNX = f"""import onnxruntime
 
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 logits = session.run(["{OUTPUT_NAME}"], {{"{INPUT_NAME}": images}})[0]"""
-RUN_OPENVINO = """import openvino
+# Without a word OpenVINO computes in bfloat16 where the processor has it.
+IN_FULL = {"INFERENCE_PRECISION_HINT": "f32"}
+RUN_OPENVINO = f"""import openvino
 
-logits = openvino.Core().compile_model("model.xml", "CPU")(images)[0]"""
+logits = openvino.Core().compile_model("model.xml", "CPU", {json.dumps(IN_FULL)})(images)[0]"""
 
 
 RUN_TORCH = """import pathlib
@@ -125,7 +131,7 @@ def _openvino(folder: Path, model: StoredModel, _source: Source) -> None:
 
     core = openvino.Core()
     openvino.save_model(core.read_model(model.graph()), folder / "model.xml", compress_to_fp16=False)
-    compiled = core.compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(folder / "model.xml", "CPU", IN_FULL)
     model.check("openvino", lambda images: np.asarray(compiled(images)[0]))
     _write_program(folder, "openvino", RUN_OPENVINO)
 

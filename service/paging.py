@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-Limit = Annotated[int, Query(ge=1, le=500, description="How many items at most.")]
+MAX_LIMIT = 500
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many items at most.")]
 Cursor = Annotated[
     str | None,
     Query(pattern=r"^[0-9]{1,18}$", description="`next_cursor` of the page before."),

@@ -1,8 +1,9 @@
 """A copy of an installation, running or not: `python -m store.backup make FOLDER`, and `restore FOLDER` elsewhere.
 
 The copy holds one state of the database, taken by SQLite's own backup, and the files that this state points at: models,
-data sets, checkpoints. Those files never change, so it is enough that none is removed while it is copied: they are
-linked first, at once. What can be made again (decoded images, graphs, kernels) and downloads are left out.
+data sets and content that is still to be read, checkpoints. Those files never change, so it is enough that none is
+removed while it is copied: they are linked first, at once. What can be made again (decoded images, graphs, kernels) and
+downloads are left out.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ DATABASE_NAME = "pruneyard.db"
 # What a copy may hold, by its path in it; ids and names have no way out of the folder.
 KNOWN = re.compile(
     rf"{re.escape(DATABASE_NAME)}|(models|datasets)/{ID_PATTERN.pattern}/[A-Za-z0-9_][A-Za-z0-9._-]*"
+    rf"|uploads/{ID_PATTERN.pattern}"
     rf"|checkpoints/{ID_PATTERN.pattern}/{CHECKPOINT_PATTERN.pattern}/[A-Za-z0-9_][A-Za-z0-9._-]*"
 )
 # So often the state is taken anew because something of it was removed before it could be linked.
@@ -133,7 +135,7 @@ def _copy_database(source: Path, target: Path) -> None:
 
 
 def _pointed_at(path: Path) -> tuple[list[str], list[str]]:
-    """Folders of models and data sets, and of checkpoints; no worker is left in this database."""
+    """Folders of models and data sets, unread uploads, and checkpoints; no worker is left in this database."""
     copy = Database(URL.create("sqlite", database=str(path)))
     try:
         with copy.write() as session:
@@ -141,7 +143,10 @@ def _pointed_at(path: Path) -> tuple[list[str], list[str]]:
         with copy.read() as session:
             models = session.scalars(select(Model.id).where(Model.status == "ready"))
             datasets = session.scalars(select(Dataset.id).where(Dataset.status == "ready"))
-            needed = [*(f"models/{id_}" for id_ in models), *(f"datasets/{id_}" for id_ in datasets)]
+            unread = select(Dataset).where(Dataset.status == "processing")
+            uploads = [row.id for row in session.scalars(unread) if row.spec["source"]["kind"] == "upload"]
+            parts = (("models", models), ("datasets", datasets), ("uploads", uploads))
+            needed = [f"{folder}/{id_}" for folder, ids in parts for id_ in ids]
             rows = session.execute(select(Checkpoint.job_id, Checkpoint.directory))
             return needed, [f"checkpoints/{job}/{directory}" for job, directory in rows]
     finally:
@@ -151,9 +156,13 @@ def _pointed_at(path: Path) -> tuple[list[str], list[str]]:
 
 
 def _linked(source: Path, target: Path) -> bool:
-    """Whether the files of a folder are there; now they stay, whoever removes the folder."""
+    """Whether a file, or the files of a folder, are there; now they stay, whoever removes them."""
     try:
-        shutil.copytree(source, target, copy_function=_link)
+        if source.is_file():
+            target.parent.mkdir(exist_ok=True)
+            _link(str(source), str(target))
+        else:
+            shutil.copytree(source, target, copy_function=_link)
     except (FileNotFoundError, shutil.Error):
         return False
     return True

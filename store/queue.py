@@ -82,9 +82,9 @@ def find_job(session: Session, job_id: str) -> Job:
 
 
 def find_job_named(session: Session, reference: str) -> Job | None:
-    """The job of this id, else the newest of this name."""
-    query = select(Job).where(or_(Job.id == reference, Job.name == reference)).order_by(Job.number.desc()).limit(1)
-    return session.scalar(query) if may_name(reference) else None
+    """The job of this id that is to make a model, else the newest of this name that is."""
+    called = select(Job).where(or_(Job.id == reference, Job.name == reference), Job.kind.in_(lane_of("train")))
+    return session.scalar(called.order_by(Job.number.desc()).limit(1)) if may_name(reference) else None
 
 
 def running_claims(session: Session) -> set[str]:

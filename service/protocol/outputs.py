@@ -79,7 +79,7 @@ def write_answer(
 
 def _values(output: WantedOutput, logits: NDArray[np.float32], manifest: ModelManifest) -> NDArray[Any]:
     if output.classes:
-        return _classified(probabilities(logits, manifest.temperature), manifest.classes, output.classes)
+        return _classified(logits, manifest, output.classes)
     return OUTPUTS[output.name](logits, manifest.temperature)
 
 
@@ -94,12 +94,13 @@ def _entry(output: WantedOutput, values: NDArray[Any]) -> tuple[str, list[bytes]
     return JSON({**entry, "parameters": {"binary_data_size": len(raw)}}), [raw]
 
 
-def _classified(shares: NDArray[np.floating], labels: Sequence[str], classes: int) -> NDArray[np.str_]:
+def _classified(logits: NDArray[np.float32], manifest: ModelManifest, classes: int) -> NDArray[np.str_]:
     """Texts "probability:index:label" (N, classes), most probable first; of equals, the lower index."""
-    order = np.argsort(-shares, axis=-1, kind="stable")[:, :classes]
-    best = np.take_along_axis(shares, order, axis=-1)
+    # By logits, of which fewer are equal: probabilities of next to nothing are all nought.
+    order = np.argsort(-logits, axis=-1, kind="stable")[:, :classes]
+    best = np.take_along_axis(probabilities(logits, manifest.temperature), order, axis=-1)
     texts = [
-        [f"{share:.6f}:{index}:{labels[index]}" for share, index in zip(*row, strict=True)]
+        [f"{share:.6f}:{index}:{manifest.classes[index]}" for share, index in zip(*row, strict=True)]
         for row in zip(best.tolist(), order.tolist(), strict=True)
     ]
     return np.array(texts, dtype=np.str_)

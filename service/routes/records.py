@@ -14,7 +14,7 @@ from service.charts import MEDIA_TYPE, SAFE
 from service.curves_picture import picture
 from service.house import House, TheDatabase, TheHouse
 from service.job_logs import lines_after, tail
-from service.paging import Cursor, Limit, next_cursor, position
+from service.paging import MAX_LIMIT, Cursor, Limit, next_cursor, position
 from service.schemas import CheckpointView, MetricView, Page
 from service.streams import EVENT_STREAM, LastEventId, frame, stream, wants_stream
 from service.views import checkpoint_view, metric_view
@@ -38,14 +38,15 @@ PLAIN = {"X-Content-Type-Options": "nosniff"}
 def get_metrics(
     job_id: str,
     database: TheDatabase,
-    limit: Limit = 500,
+    limit: Limit = MAX_LIMIT,
     cursor: Cursor = None,
     form: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",
 ) -> Page[MetricView] | Response:
-    """`?format=csv` is a table for spreadsheets."""
+    """`?format=csv` is a table for spreadsheets, of all epochs unless there is a `limit` of fewer than 500."""
+    whole = form == "csv" and limit == MAX_LIMIT
     with database.read() as session:
         queue.find_job(session, job_id)
-        rows = metrics.list_metrics(session, job_id, after=position(cursor) or 0, limit=limit)
+        rows = metrics.list_metrics(session, job_id, after=position(cursor) or 0, limit=MAX_EPOCHS if whole else limit)
     views = [metric_view(row) for row in rows]
     if form == "csv":
         return Response(table(views), media_type=CSV)

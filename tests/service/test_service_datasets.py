@@ -29,7 +29,7 @@ from store import datasets
 from store.artifacts import Artifacts
 from store.database import Database
 from store.tables import Dataset
-from tests.conftest import LOOPBACK, new_home, wait_for
+from tests.conftest import LOOPBACK, new_home, png, wait_for
 from tests.ingest.samples import folders, made
 from tests.problems import problem_of
 from tests.service.server import Server
@@ -469,3 +469,11 @@ def test_other_requests_are_answered_during_an_upload(server: Server) -> None:
     asking.join()
     assert answer.status_code == 202
     assert slowest < 10  # it is answered at all; how fast is measured in benchmarks
+
+
+def test_the_name_of_a_data_set_is_no_model(api: TestClient) -> None:
+    """Though its reading is a job of that name: it makes none."""
+    dataset = make(api, "cats")
+    assert put(api, dataset, b"an archive, for all that is known by now").status_code == 202
+    image = {"content": png(Image.new("L", (8, 8))), "headers": {"content-type": "image/png"}}
+    problem_of(api.post("/v1/models/cats/predict", **image), 404)

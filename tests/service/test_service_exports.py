@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,25 @@ def test_the_program_applies_the_temperature_of_the_model(
     surer = [after > before for before, after in zip(*chances[:2], strict=True) if after != before]
     assert surer
     assert set(surer) == {calibration["temperature"] > 1}
+
+
+def test_the_program_reads_labels_of_any_language_on_any_system(
+    trained_api: TestClient, tmp_path: Path, test_digits: list[tuple[bytes, str]]
+) -> None:
+    """Some read files as something else than UTF-8 if nothing is said."""
+    folder = archive(trained_api, "onnx", tmp_path / "out")
+    (folder / "0.png").write_bytes(test_digits[0][0])
+    manifest = json.loads((folder / "model.json").read_text())
+    manifest["classes"][0] = "猫"
+    (folder / "model.json").write_text(json.dumps(manifest, ensure_ascii=False), "utf-8")
+    command = [sys.executable, "-I", "-X", "utf8=0", "predict.py", "0.png"]
+    subprocess.run(command, cwd=folder, env={**os.environ, "LC_ALL": "C"}, timeout=120, check=True)
+
+
+def test_the_program_computes_in_what_was_checked(trained_api: TestClient, tmp_path: Path) -> None:
+    """OpenVINO takes fewer digits where the processor has them, unless it is told."""
+    program = (archive(trained_api, "openvino", tmp_path / "out") / "predict.py").read_text()
+    assert '"INFERENCE_PRECISION_HINT": "f32"' in program
 
 
 @pytest.mark.parametrize("form", EXPORT_FORMS)

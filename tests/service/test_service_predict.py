@@ -170,6 +170,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[bytes], bytes], int, str]] = {
     "over the limit": (lambda _: png(Image.new("1", (10_000, 5_001))), 422, "too_large"),
     "without its palette": (lambda _: without_palette(), 422, "truncated"),
     "scans without end": (lambda data: many_scans(data, 101), 422, "too_large"),
+    "scans of several pictures": (lambda data: many_scans(data, 101, kind="MPO"), 422, "too_large"),
     "runs": (lambda _: runs(1025, 1024), 422, "too_large"),
 }
 
@@ -181,9 +182,10 @@ def without_palette() -> bytes:
     return data[:at] + data[after:]
 
 
-def many_scans(data: bytes, count: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
-    jpeg = png(_grey(data), kind="JPEG", progressive=True)
+def many_scans(data: bytes, count: int, *, kind: str = "JPEG") -> bytes:
+    """A progressive JPEG whose last scan comes again and again; an MPO is several JPEGs in one file."""
+    more_of_them = {"save_all": True, "append_images": [_grey(data)]} if kind == "MPO" else {}
+    jpeg = png(_grey(data), kind=kind, progressive=True, **more_of_them)
     last, end = jpeg.rindex(b"\xff\xda"), jpeg.rindex(b"\xff\xd9")
     more = count - jpeg.count(b"\xff\xda")
     return jpeg[:end] + jpeg[last:end] * more + jpeg[end:]
@@ -214,7 +216,7 @@ def test_what_is_no_image_is_refused_and_the_next_is_answered(trained_api: TestC
 
 
 def test_images_with_some_scans_and_small_ones_of_runs_are_answered(trained_api: TestClient, seven: bytes) -> None:
-    for data in (many_scans(seven, 100), runs(64, 64)):
+    for data in (many_scans(seven, 100), many_scans(seven, 100, kind="MPO"), runs(64, 64)):
         response = trained_api.post("/v1/models/tiny/predict", content=data, headers=PNG)
         assert response.status_code == 200, response.text
 

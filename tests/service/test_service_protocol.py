@@ -224,6 +224,28 @@ def test_bad_inputs_are_refused_and_the_next_request_is_answered(trained_api: Te
         assert answered(trained_api) == good, what
 
 
+def test_classes_come_in_the_order_in_which_predictions_have_them(
+    trained_settings: Settings, test_digits: list[tuple[bytes, str]]
+) -> None:
+    """Also where the probabilities of all but one are nought: a network may be that sure of itself."""
+    with TestClient(create_app(trained_settings), base_url=LOOPBACK) as api:
+        path = trained_settings.home / "models" / api.get("/v1/models/tiny").json()["id"] / "model.json"
+        written = json.loads(path.read_text())
+        written["calibration"]["temperature"] = 0.001
+        path.write_text(json.dumps(written))
+        image = test_digits[0][0]
+        predicted = api.post("/v1/models/tiny/predict?top_k=4", content=image, headers={"content-type": "image/png"})
+        wanted = [each["label"] for each in predicted.json()["predictions"][0]["top"]]
+        assert predicted.json()["predictions"][0]["top"][1]["probability"] == 0
+        body, headers = binary(elements(image), shape=[1, 1], datatype="BYTES")
+        asked = json.loads(body[: int(headers[HEADER])])
+        asked["outputs"] = [{"name": "logits", "parameters": {"classification": 4, "binary_data": False}}]
+        text = json.dumps(asked).encode()
+        response = api.post(INFER, content=text + elements(image), headers={HEADER: str(len(text))})
+        assert response.status_code == 200, response.text
+        assert [each.split(":")[2] for each in response.json()["outputs"][0]["data"]] == wanted
+
+
 def test_what_is_null_is_not_there(trained_api: TestClient) -> None:
     good = answered(trained_api)
     nulls = {"parameters": None, "outputs": None, "id": None}

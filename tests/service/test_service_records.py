@@ -14,7 +14,7 @@ from service import streams
 from specs.settings import Settings
 from store.artifacts import Artifacts
 from store.database import Database
-from store.tables import Checkpoint
+from store.tables import Checkpoint, Metric
 from tests.problems import problem_of
 
 GOOD = {"kind": "train", "dataset": "digits", "architecture": "mlp"}
@@ -49,6 +49,19 @@ def test_epochs_come_as_a_table_too(trained_api: TestClient) -> None:
         (str(row["epoch"]), row["train_loss"]) for row in rows[:3]
     ]
     problem_of(trained_api.get(f"/v1/jobs/{job}/metrics?format=xml"), 422)
+
+
+def test_a_table_has_all_epochs(api: TestClient, settings: Settings, job: str) -> None:
+    """Also more of them than a page has."""
+    database = Database.of(settings)
+    told = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "lr", "images_per_second")
+    figures = dict.fromkeys((*told, "seconds"), 0.5)
+    with database.write() as session:
+        session.add_all(Metric(job_id=job, epoch=epoch, **figures) for epoch in range(1, 703))
+    database.close()
+    table = list(csv.DictReader(io.StringIO(api.get(f"/v1/jobs/{job}/metrics?format=csv").text)))
+    assert [int(row["epoch"]) for row in table] == list(range(1, 703))
+    assert len(api.get(f"/v1/jobs/{job}/metrics").json()["items"]) == 500
 
 
 def test_checkpoints_say_where_a_job_goes_on(api: TestClient, settings: Settings, job: str) -> None:

@@ -72,6 +72,16 @@ def test_a_copy_is_private_and_holds_nothing_half_made(copy: Path) -> None:
         assert copy.stat().st_mode & 0o077 == 0
 
 
+def test_content_that_is_still_to_be_read_is_in_the_copy(api: TestClient, settings: Settings, tmp_path: Path) -> None:
+    view = api.post("/v1/datasets", json={"name": "cats"}).json()
+    sent = api.put(f"/v1/datasets/{view['id']}/content", content=b"an archive, for all that is known by now")
+    assert sent.status_code == 202, sent.text
+    made(settings, tmp_path / "copy")
+    restore(Settings(home=tmp_path / "elsewhere"), tmp_path / "copy")
+    before, after = (Path(home) / "uploads" / view["id"] for home in (settings.home, tmp_path / "elsewhere"))
+    assert after.read_bytes() == before.read_bytes()
+
+
 def test_nothing_is_written_over(copy: Path, settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(UnusableStore, match="already"):
         made(settings, copy)

@@ -75,6 +75,9 @@ def _make(run: Run, dataset_id: str, wanted: DatasetSpec) -> DatasetManifest:
 
 def _uploaded(run: Run, dataset_id: str, _source: UploadSource) -> Files:
     path = run.artifacts.upload(dataset_id)
+    if not path.is_file():
+        message = "What was uploaded is not here any more: the data folder was changed, or put back from a copy."
+        raise IngestError("content_missing", message, "Send it again, as a new version: a data set of the same name.")
     _limit(run.settings)
     return Files(read_archive(path, _limits(run.settings)))
 

@@ -52,6 +52,12 @@ class Dataset:
         return self.train.pixels.shape[1]
 
     @property
+    def untrained(self) -> list[str]:
+        """The classes of which no image trains."""
+        counts = torch.bincount(self.train.labels, minlength=len(self.classes))
+        return [name for name, count in zip(self.classes, counts.tolist(), strict=True) if not count]
+
+    @property
     def look(self) -> dict[str, int]:
         """What a network is built for: classes, channels, side of the images in pixels."""
         return {"classes": len(self.classes), "channels": self.channels, "image_size": self.image_size}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +28,7 @@ from specs.jobs import (
     parse_job,
 )
 from specs.networks.base import NetworkOptions
+from specs.options import Strict
 from specs.training import LossOptions
 from store import models, queue
 from store.checkpoints import kept_epochs
@@ -34,6 +36,8 @@ from store.database import Session
 from store.errors import Conflict, NotFound
 from store.tables import Job, Model
 
+# What says which images a job has.
+SOURCES = frozenset({"dataset", "model", "teacher", "validation_fraction"})
 Batched = TypeVar("Batched", TrainSpec, DistillSpec, FineTune)
 
 
@@ -74,13 +78,38 @@ def clone(session: Session, job_id: str, changes: Mapping[str, Any], *, key: str
     if changes.get("kind", job.kind) != job.kind:
         hint = f"Leave it out: it is {job.kind}. Another kind of job is asked for by POST /v1/jobs."
         raise BadField("kind", message="A clone is of the same kind.", hint=hint)
-    body = with_changes(json.loads(job.spec), changes)
+    stored = json.loads(job.spec)
+    body = with_changes(stored, changes)
+    if not SOURCES.isdisjoint(changes):
+        body = _without_what_fitted(body, changes, _training_images(session, stored))
     try:
         spec = JOB_SPEC.validate_json(json.dumps(body))
     except ValidationError as error:
         found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
         raise RequestValidationError(found, body=body) from None
     return submit(session, spec, key=key, priority=priority)
+
+
+def _training_images(session: Session, stored: Mapping[str, Any]) -> int | None:
+    """How many images the job trained on, if what it names is still there."""
+    with suppress(UnknownDataset, NotFound):
+        if stored["kind"] == "train":
+            return find_known(session, stored["dataset"]).training_images(stored["validation_fraction"])
+        images: int = models.find_model(session, stored.get("model") or stored["teacher"]).facts["training_images"]
+        return images
+    return None
+
+
+def _without_what_fitted(body: dict[str, Any], changes: Mapping[str, Any], images: int | None) -> dict[str, Any]:
+    """Other images may take another batch: what stands at its default, or was made to fit, is open again."""
+    defaults: dict[str, type[Strict]] = {"batch_size": TrainSpec, "calibration_images": QuantizeSpec}
+    fitted = {name: {kind.model_fields[name].default, images} for name, kind in defaults.items()}
+    kept = {name: value for name, value in body.items() if name in changes or value not in fitted.get(name, ())}
+    inner = body.get("fine_tune")
+    if isinstance(inner, dict):
+        asked = changes.get("fine_tune")
+        kept["fine_tune"] = _without_what_fitted(inner, asked if isinstance(asked, dict) else {}, images)
+    return kept
 
 
 def _fit(session: Session, spec: JobSpec) -> tuple[JobSpec, str]:

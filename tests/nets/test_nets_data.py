@@ -139,3 +139,9 @@ def test_pixels_are_normalised_to_the_last_digits_of_float32(few: Dataset) -> No
         assert images.shape == (5, 3, 6, 7)
         assert images.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(images.permute(0, 2, 3, 1).double(), wanted, rtol=2e-6, atol=2e-6)
+
+
+def test_classes_of_which_no_image_trains_are_known(digits: Dataset) -> None:
+    assert digits.untrained == []
+    few = replace(digits, train=replace(digits.train, labels=digits.train.labels.clamp(min=1, max=8)))
+    assert few.untrained == ["0", "9"]

@@ -258,6 +258,33 @@ def test_a_clone_that_rewinds_drops_what_a_rewind_takes_from_the_parent(trained_
     problem_of(trained_api.post(f"/v1/jobs/{job}/clone", json=both), 422, "#/fine_tune/epochs")
 
 
+def test_a_clone_on_other_images_takes_a_batch_that_fits_them(
+    trained_api: TestClient, trained_settings: Settings
+) -> None:
+    """Nobody chose the batch; where somebody did, it stays."""
+    database = Database.of(trained_settings)
+    with database.write() as session:
+        row = models.find_model(session, "tiny pruned")
+        row.facts = {**row.facts, "training_images": 40}
+    database.close()
+    for chosen, then in (({}, 40), ({"batch_size": 32}, 32)):
+        body = {"kind": "distill", "teacher": "tiny", "architecture": "mlp", **chosen}
+        job = trained_api.post("/v1/jobs", json=body).json()["id"]
+        other = trained_api.post(f"/v1/jobs/{job}/clone", json={"teacher": "tiny pruned"})
+        assert other.status_code == 202, other.text
+        assert other.json()["spec"]["batch_size"] == then
+        back = trained_api.post(f"/v1/jobs/{other.json()['id']}/clone", json={"teacher": "tiny"}).json()["spec"]
+        assert back["batch_size"] == chosen.get("batch_size", 64)
+    for kind, field, first, then in (("prune", "batch_size", 64, 40), ("quantize", "calibration_images", 300, 40)):
+        job = trained_api.post("/v1/jobs", json={"kind": kind, "model": "tiny"}).json()
+        other = trained_api.post(f"/v1/jobs/{job['id']}/clone", json={"model": "tiny pruned"}).json()
+        found = [each["spec"].get("fine_tune", each["spec"])[field] for each in (job, other)]
+        assert found == [first, then]
+    too_many = {"kind": "distill", "teacher": "tiny", "architecture": "mlp", "batch_size": 48}
+    job = trained_api.post("/v1/jobs", json=too_many).json()["id"]
+    problem_of(trained_api.post(f"/v1/jobs/{job}/clone", json={"teacher": "tiny pruned"}), 422, "#/batch_size")
+
+
 @pytest.mark.parametrize("name", list(examples.CHANGES))
 def test_each_example_of_changes_is_accepted(api: TestClient, name: str) -> None:
     job = api.post("/v1/jobs", json=examples.TRAIN).json()["id"]

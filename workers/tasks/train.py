@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from nets import architectures, training
+from nets.datasets import Dataset
 from nets.memory import check_fits
 from nets.publishing import Publication
 from specs.jobs import TrainSpec
@@ -24,12 +25,15 @@ from workers.scores import judge_and_calibrate
 if TYPE_CHECKING:
     from nets.pretrained import Weights
 
+TOLD = 5
+
 
 def train(run: Run, spec: TrainSpec) -> None:
     """The task of a train job. What this machine may lack is asked for first, before any data are read."""
     prepared = prepare(run, spec)
     data = prepared.data
     foresee(run, prepared)
+    _tell_of_untrained(run, data)
     run.enter("training")
     gradually = plan_shrinking(spec)
     run.checkpoints.kept = frozenset(spec.keep_epochs)
@@ -53,6 +57,17 @@ def train(run: Run, spec: TrainSpec) -> None:
     facts = {"best_epoch": result.best_epoch, "epochs_run": result.epochs_run, **quoted}
     told = None if gradually is None else beside_dense(run, spec, gradually, result.network, request, judged)
     publish(run, result.network, request, test=judged.test, result=facts, report=told)
+
+
+def _tell_of_untrained(run: Run, data: Dataset) -> None:
+    """An event for classes of which no image trains: all others show what images of other splits do."""
+    missing = data.untrained
+    if missing:
+        names = ", ".join(missing[:TOLD]) + (f" and {len(missing) - TOLD} more" if len(missing) > TOLD else "")
+        run.on_notice(
+            f"No image of these classes is left to train on: {names}. What they show stands in the other splits too, "
+            "under these classes or others; a smaller validation_fraction leaves more."
+        )
 
 
 def prepare(run: Run, spec: TrainSpec) -> Prepared:

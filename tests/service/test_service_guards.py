@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -125,25 +126,48 @@ def test_without_a_key_only_this_machine_may_ask(api: TestClient) -> None:
     assert api.get("/v1/jobs", headers={"origin": "http://localhost:3000"}).status_code == 200
 
 
-@pytest.mark.parametrize("module", ["service", "workers", "store.migrate"])
+OPEN_TO_OTHERS = {"PRUNEYARD_HOST": "0.0.0.0"}
+MAINS = {"service": "service.__main__:main", "workers": "workers.__main__:main", "store.migrate": "store.migrate:main"}
+
+
+@pytest.mark.parametrize("module", MAINS)
+def test_no_process_starts_open_to_others(settings: Settings, module: str) -> None:
+    environment = {**os.environ, "PRUNEYARD_HOME": str(settings.home), **OPEN_TO_OTHERS}
+    ended = subprocess.run(
+        [sys.executable, "-m", module], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 2
+    assert "PRUNEYARD_API_KEY" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("module", MAINS)
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"PRUNEYARD_HOST": "0.0.0.0"}, "PRUNEYARD_API_KEY"),
+        (OPEN_TO_OTHERS, "PRUNEYARD_API_KEY"),
         ({"PRUNEYARD_HOST": "192.0.2.1"}, "PRUNEYARD_API_KEY"),
         ({"PRUNEYARD_HOST": "::"}, "PRUNEYARD_API_KEY"),
         ({"PRUNEYARD_API_KEY": "  "}, "PRUNEYARD_API_KEY"),
         ({"PRUNEYARD_PORT": "99999"}, "PRUNEYARD_PORT"),
     ],
 )
-def test_it_refuses_to_start_open_to_others(settings: Settings, module: str, change: dict[str, str], word: str) -> None:
-    environment = {**os.environ, "PRUNEYARD_HOME": str(settings.home), **change}
-    ended = subprocess.run(
-        [sys.executable, "-m", module], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert ended.returncode == 2
-    assert word in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_it_refuses_to_start_open_to_others(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: str,
+    change: dict[str, str],
+    word: str,
+) -> None:
+    for name, value in {"PRUNEYARD_HOME": str(settings.home), **change}.items():
+        monkeypatch.setenv(name, value)
+    before = os.umask(0o022)
+    try:
+        assert resolve_name(MAINS[module])() == 2
+    finally:
+        os.umask(before)
+    assert word in capsys.readouterr().err
 
 
 def test_the_app_itself_knows_no_other_way_in(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -45,7 +46,11 @@ DEFAULT_MAX_PIXELS = 50_000_000
 MAX_SIDE = 65_535
 # A progressive JPEG has some ten. Each goes over all pixels, though it may take no more than some bytes.
 MAX_SCANS = 100
-SCAN = b"\xff\xda"  # nowhere else in a JPEG but in pictures within it
+END_OF_PICTURE = 0xD9
+SCAN = b"\xff\xda"
+# ITU T.81, B.1.1: what begins a part of a JPEG, but for what may stand within a scan.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_BARE_MARKERS = b"\x01\xd8"  # without a length
 # Pillow decodes runs of a BMP in Python, which takes a second for some millions of pixels.
 MAX_RUN_PIXELS = 1 << 20
 
@@ -198,13 +203,26 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 def _why_slow(image: Image.Image, data: bytes) -> str | None:
     """Why it would take far longer to decode than others of as many pixels, if it would."""
     # Not as Pillow says: it calls a JPEG that other pictures follow, as phones write them, an MPO.
-    if image_format(data) == "JPEG" and data.count(SCAN) > MAX_SCANS:
+    if image_format(data) == "JPEG" and data.count(SCAN) > MAX_SCANS and _has_many_scans(data):
         return f"The image has more than {MAX_SCANS} scans, each over all of its pixels."
     tiles: list[Any] = getattr(image, "tile", [])
     runs = bool(tiles) and tiles[0][0] == "bmp_rle"
     if runs and image.width * image.height > MAX_RUN_PIXELS:
         return f"The image is a BMP of runs with more than {MAX_RUN_PIXELS:,} pixels."
     return None
+
+
+def _has_many_scans(data: bytes) -> bool:
+    """Whether the first picture of a JPEG has; pictures within it, or a film after it, are none of its scans."""
+    scans, at = 0, 0
+    while scans <= MAX_SCANS and (found := _MARKER.search(data, at)) is not None:
+        at, marker = found.end(), data[found.end() - 1]
+        if marker == END_OF_PICTURE:
+            return False
+        scans += marker == SCAN[1]
+        if marker not in _BARE_MARKERS:
+            at += int.from_bytes(data[at : at + 2], "big")
+    return scans > MAX_SCANS
 
 
 def _identify(data: bytes) -> Image.Image:

@@ -26,10 +26,10 @@ class NonFiniteWeights(NonFiniteLoss):
 
 
 class Interrupted(NetError):
-    """A training stopped because it was asked to; its checkpoint is written. `step` counts those done of `epoch`."""
+    """A training stopped because it was asked to. `step` counts those done of `epoch`, all of them in a checkpoint."""
 
     def __init__(self, epoch: int, step: int) -> None:
-        super().__init__(f"The training was stopped after step {step} of epoch {epoch}, with a checkpoint.")
+        super().__init__(f"The training was stopped after step {step} of epoch {epoch}.")
         self.epoch = epoch
         self.step = step
 

@@ -126,7 +126,7 @@ def train(
 
     With `gradually` more of them are cut before some epochs, and only epochs after the last cut can be the best.
     A `teacher` has a word beside the labels.
-    Raises Interrupted, with a checkpoint written, when the observer asks to stop; NonFiniteLoss when training or
+    Raises Interrupted, with all steps in a checkpoint, when the observer asks to stop; NonFiniteLoss when training or
     validation diverge, and no checkpoint has weights that are not finite; BatchTooSmall when batch normalisation
     would get single images; WrongClassWeights.
     """

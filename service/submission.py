@@ -29,6 +29,7 @@ from specs.jobs import (
 )
 from specs.networks.base import NetworkOptions
 from specs.options import Strict
+from specs.splits import VALIDATION_FRACTION
 from specs.training import LossOptions
 from store import models, queue
 from store.checkpoints import kept_epochs
@@ -94,7 +95,9 @@ def _training_images(session: Session, stored: Mapping[str, Any]) -> int | None:
     """How many images the job trained on, if what it names is still there."""
     with suppress(UnknownDataset, NotFound):
         if stored["kind"] == "train":
-            return find_known(session, stored["dataset"]).training_images(stored["validation_fraction"])
+            return find_known(session, stored["dataset"]).training_images(
+                stored.get("validation_fraction", VALIDATION_FRACTION)
+            )
         images: int = models.find_model(session, stored.get("model") or stored["teacher"]).facts["training_images"]
         return images
     return None
@@ -103,7 +106,11 @@ def _training_images(session: Session, stored: Mapping[str, Any]) -> int | None:
 def _without_what_fitted(body: dict[str, Any], changes: Mapping[str, Any], images: int | None) -> dict[str, Any]:
     """Other images may take another batch: what stands at its default, or was made to fit, is open again."""
     defaults: dict[str, type[Strict]] = {"batch_size": TrainSpec, "calibration_images": QuantizeSpec}
-    fitted = {name: {kind.model_fields[name].default, images} for name, kind in defaults.items()}
+    fitted = {}
+    for name, kind in defaults.items():
+        default = kind.model_fields[name].default
+        # To fit, it was only ever made smaller.
+        fitted[name] = {default} if images is None else {default, min(images, default)}
     kept = {name: value for name, value in body.items() if name in changes or value not in fitted.get(name, ())}
     inner = body.get("fine_tune")
     if isinstance(inner, dict):

@@ -117,7 +117,7 @@ def _take_state(home: Path, filling: Path, scratch: Path) -> None:
         if attempt < TRIES - 1:
             for left in scratch.iterdir():
                 shutil.rmtree(left)
-    # Checkpoints come and go; a job whose last one is missing begins anew.
+    # Checkpoints come and go; a job whose last one is missing begins anew, and one whose upload is says so.
     lost = sorted(set(missing) & set(needed))
     if lost:
         raise UnusableStore(f"These files are gone, and the database still has them: {', '.join(lost)}.")
@@ -135,7 +135,7 @@ def _copy_database(source: Path, target: Path) -> None:
 
 
 def _pointed_at(path: Path) -> tuple[list[str], list[str]]:
-    """Folders of models and data sets, unread uploads, and checkpoints; no worker is left in this database."""
+    """Folders of models and data sets; checkpoints and unread uploads. No worker is left in this database."""
     copy = Database(URL.create("sqlite", database=str(path)))
     try:
         with copy.write() as session:
@@ -145,10 +145,10 @@ def _pointed_at(path: Path) -> tuple[list[str], list[str]]:
             datasets = session.scalars(select(Dataset.id).where(Dataset.status == "ready"))
             unread = select(Dataset).where(Dataset.status == "processing")
             uploads = [row.id for row in session.scalars(unread) if row.spec["source"]["kind"] == "upload"]
-            parts = (("models", models), ("datasets", datasets), ("uploads", uploads))
-            needed = [f"{folder}/{id_}" for folder, ids in parts for id_ in ids]
+            needed = [*(f"models/{id_}" for id_ in models), *(f"datasets/{id_}" for id_ in datasets)]
             rows = session.execute(select(Checkpoint.job_id, Checkpoint.directory))
-            return needed, [f"checkpoints/{job}/{directory}" for job, directory in rows]
+            passing = [f"checkpoints/{job}/{directory}" for job, directory in rows]
+            return needed, [*passing, *(f"uploads/{id_}" for id_ in uploads)]
     finally:
         copy.close()
         with closing(sqlite3.connect(path)) as plain:

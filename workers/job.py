@@ -150,7 +150,8 @@ def _run(run: Run) -> None:
     except (LostClaim, StoreBusy, StorageFault):
         raise
     except Interrupted:
-        _release(run, f"{run.why_stopped}; the job goes on from its checkpoint.")
+        then = "begins anew" if run.newest_checkpoint() is None else "goes on from its checkpoint"
+        _release(run, f"{run.why_stopped}; the job {then}.")
     except Stopped:
         _release(run, f"{run.why_stopped}; the job begins anew.")
     except Exception as error:

@@ -96,10 +96,13 @@ def test_the_program_reads_labels_of_any_language_on_any_system(
     folder = archive(trained_api, "onnx", tmp_path / "out")
     (folder / "0.png").write_bytes(test_digits[0][0])
     manifest = json.loads((folder / "model.json").read_text())
-    manifest["classes"][0] = "猫"
+    manifest["classes"] = ["猫"] * 10
     (folder / "model.json").write_text(json.dumps(manifest, ensure_ascii=False), "utf-8")
+    (folder / "labels.json").write_text(json.dumps(manifest["classes"], ensure_ascii=False), "utf-8")
     command = [sys.executable, "-I", "-X", "utf8=0", "predict.py", "0.png"]
-    subprocess.run(command, cwd=folder, env={**os.environ, "LC_ALL": "C"}, timeout=120, check=True)
+    environment = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=120, check=True)
+    assert done.stdout.startswith(b"0.png \\u732b ")
 
 
 def test_the_program_computes_in_what_was_checked(trained_api: TestClient, tmp_path: Path) -> None:

@@ -280,9 +280,14 @@ def test_a_clone_on_other_images_takes_a_batch_that_fits_them(
         other = trained_api.post(f"/v1/jobs/{job['id']}/clone", json={"model": "tiny pruned"}).json()
         found = [each["spec"].get("fine_tune", each["spec"])[field] for each in (job, other)]
         assert found == [first, then]
-    too_many = {"kind": "distill", "teacher": "tiny", "architecture": "mlp", "batch_size": 48}
-    job = trained_api.post("/v1/jobs", json=too_many).json()["id"]
-    problem_of(trained_api.post(f"/v1/jobs/{job}/clone", json={"teacher": "tiny pruned"}), 422, "#/batch_size")
+    database = Database.of(trained_settings)
+    with database.read() as session:
+        all_of_them = models.find_model(session, "tiny").facts["training_images"]
+    database.close()
+    for too_many in (48, all_of_them):
+        body = {"kind": "distill", "teacher": "tiny", "architecture": "mlp", "batch_size": too_many}
+        job = trained_api.post("/v1/jobs", json=body).json()["id"]
+        problem_of(trained_api.post(f"/v1/jobs/{job}/clone", json={"teacher": "tiny pruned"}), 422, "#/batch_size")
 
 
 @pytest.mark.parametrize("name", list(examples.CHANGES))

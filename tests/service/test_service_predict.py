@@ -186,8 +186,9 @@ def many_scans(data: bytes, count: int, *, kind: str = "JPEG") -> bytes:
     """A progressive JPEG whose last scan comes again and again; an MPO is several JPEGs in one file."""
     more_of_them = {"save_all": True, "append_images": [_grey(data)]} if kind == "MPO" else {}
     jpeg = png(_grey(data), kind=kind, progressive=True, **more_of_them)
-    last, end = jpeg.rindex(b"\xff\xda"), jpeg.rindex(b"\xff\xd9")
-    more = count - jpeg.count(b"\xff\xda")
+    end = jpeg.index(b"\xff\xd9")
+    last = jpeg.rindex(b"\xff\xda", 0, end)
+    more = count - jpeg.count(b"\xff\xda", 0, end)
     return jpeg[:end] + jpeg[last:end] * more + jpeg[end:]
 
 
@@ -216,7 +217,13 @@ def test_what_is_no_image_is_refused_and_the_next_is_answered(trained_api: TestC
 
 
 def test_images_with_some_scans_and_small_ones_of_runs_are_answered(trained_api: TestClient, seven: bytes) -> None:
-    for data in (many_scans(seven, 100), many_scans(seven, 100, kind="MPO"), runs(64, 64)):
+    film = bytes(4) + b"\xff\xda" * 200
+    for data in (
+        many_scans(seven, 100),
+        many_scans(seven, 100, kind="MPO"),
+        many_scans(seven, 90) + film,
+        runs(64, 64),
+    ):
         response = trained_api.post("/v1/models/tiny/predict", content=data, headers=PNG)
         assert response.status_code == 200, response.text
 

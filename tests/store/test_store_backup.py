@@ -80,6 +80,10 @@ def test_content_that_is_still_to_be_read_is_in_the_copy(api: TestClient, settin
     restore(Settings(home=tmp_path / "elsewhere"), tmp_path / "copy")
     before, after = (Path(home) / "uploads" / view["id"] for home in (settings.home, tmp_path / "elsewhere"))
     assert after.read_bytes() == before.read_bytes()
+    before.unlink()
+    assert files_of(tmp_path / "copy") == [DATABASE_NAME, f"uploads/{view['id']}"]
+    made(settings, tmp_path / "without")
+    assert files_of(tmp_path / "without") == [DATABASE_NAME], "no copy at all would be worse"
 
 
 def test_nothing_is_written_over(copy: Path, settings: Settings, tmp_path: Path) -> None:

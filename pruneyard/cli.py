@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 
@@ -10,6 +11,10 @@ from pruneyard.interrupts import Interrupts, Stopped
 
 def main() -> None:
     """Entry point of the `pruneyard` command."""
+    for stream in (sys.stdout, sys.stderr):
+        # Names may have letters that a terminal or a file cannot take, or none at all.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with Interrupts():
             # Loaded here so that Ctrl-C while typer and httpx load also ends in one line. It is our own

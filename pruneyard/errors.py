@@ -8,6 +8,8 @@ from typing import Any
 from pruneyard.answers import Dataset, FieldProblem, Job
 
 UNAUTHORIZED = 401
+# What is answered in place of a service that is starting anew, or has no time.
+AWAY = frozenset({502, 503, 504})
 
 
 class PruneyardError(Exception):

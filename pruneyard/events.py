@@ -11,7 +11,7 @@ import httpx
 
 from pruneyard.answers import Event, Job
 from pruneyard.connection import Connection, checked
-from pruneyard.errors import NotReachable
+from pruneyard.errors import AWAY, ApiError, NotReachable, PruneyardError
 
 FINISHED = frozenset({"succeeded", "failed", "cancelled"})
 NO_STREAM = frozenset({405, 406, 501})
@@ -73,6 +73,11 @@ class EventStream:
             except (httpx.TransportError, NotReachable) as error:
                 self._pause(error)
                 continue
+            except ApiError as error:
+                if error.status not in AWAY:
+                    raise
+                self._pause(error)
+                continue
             if finished and (known or self._last_id is None):
                 return
             time.sleep(FIRST_DELAY)
@@ -91,14 +96,19 @@ class EventStream:
             yield response
 
     def _read(self, response: httpx.Response) -> Iterator[Event]:
-        for event in parse_events(response.iter_lines()):
-            self._heard, self._delay = time.monotonic(), FIRST_DELAY
+        for event in parse_events(self._lines(response)):
             self._last_id = event["id"] if event["id"] is not None else self._last_id
             yield event
 
-    def _pause(self, error: httpx.TransportError | NotReachable) -> None:
+    def _lines(self, response: httpx.Response) -> Iterator[str]:
+        """Those of a stream; a quiet one has some too, by which it is known to be there."""
+        for line in response.iter_lines():
+            self._heard, self._delay = time.monotonic(), FIRST_DELAY
+            yield line
+
+    def _pause(self, error: httpx.TransportError | PruneyardError) -> None:
         if time.monotonic() - self._heard > PATIENCE + SILENCE:
-            raise error if isinstance(error, NotReachable) else self._connection.not_reachable(error)
+            raise error if isinstance(error, PruneyardError) else self._connection.not_reachable(error)
         time.sleep(self._delay)
         self._delay = min(2 * self._delay, LONGEST_DELAY)
 

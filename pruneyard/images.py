@@ -31,7 +31,8 @@ def image_part(image: Image) -> tuple[str, bytes, str]:
         content = path.read_bytes()
     except OSError as error:
         raise PruneyardError(f"{image}: {error.strerror}.") from error
-    return path.name, content, _media_type(content, str(image))
+    # A name may be anything where files are named by bytes; nobody reads it.
+    return path.name.encode(errors="replace").decode(), content, _media_type(content, str(image))
 
 
 def _media_type(content: bytes, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import signal
 import subprocess
@@ -18,7 +19,8 @@ import psutil
 from pruneyard.errors import PruneyardError
 from pruneyard.interrupts import Interrupts, Stopped
 
-GRACE_SECONDS = 25.0
+# A worker gives its jobs so long to write a checkpoint unless it is told otherwise, and takes some time itself.
+GRACE_SECONDS, MORE_SECONDS = 20.0, 5.0
 TICK = 0.05
 TAIL_BYTES = 8192
 TAIL_LINES = 15
@@ -94,15 +96,24 @@ class Child:
         self._process.wait()
 
 
+def grace_of(environment: Mapping[str, str]) -> float:
+    """Seconds that a worker with these settings may take to stop; what is no number it refuses itself."""
+    with suppress(KeyError, ValueError):
+        seconds = float(environment["PRUNEYARD_SHUTDOWN_GRACE_SECONDS"])
+        if 0 < seconds < math.inf:
+            return seconds + MORE_SECONDS
+    return GRACE_SECONDS + MORE_SECONDS
+
+
 class Children:
     """Owner of child processes: however its block is left, none of them is left running.
 
     While it is entered, Ctrl-C, SIGTERM and SIGHUP raise `interrupts.Stopped`.
     """
 
-    def __init__(self, *, grace: float = GRACE_SECONDS) -> None:
+    def __init__(self, *, grace: float | None = None) -> None:
         self.interrupts = Interrupts()
-        self._grace = grace
+        self._grace = grace_of(os.environ) if grace is None else grace
         self._running: list[Child] = []
 
     def __enter__(self) -> Self:

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from pruneyard.answers import EpochMetrics, Job
 from pruneyard.client import Client
-from pruneyard.errors import ApiError
+from pruneyard.errors import ApiError, NotReachable
 from pruneyard.figures import duration, figure, percent, size
 
 BAR_WIDTH = 32
@@ -126,7 +126,7 @@ class JobDisplay:
             or (stage == self._fetched[:2] and now < self._fetch_after)
         ):
             return
-        with suppress(ApiError):
+        with suppress(ApiError, NotReachable):
             self._rows = self._client.metrics(job["id"])
         self._fetched = state
         ended = time.monotonic()

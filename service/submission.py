@@ -65,7 +65,11 @@ def submit(session: Session, spec: JobSpec, *, key: str | None, dry_run: bool = 
 def retry(session: Session, job_id: str) -> Job:
     """Puts a job that failed or was cancelled back into the queue, if what it names is still there."""
     job = queue.find_job(session, job_id)
-    spec = parse_job(job.spec)
+    try:
+        spec = parse_job(job.spec)
+    except ValidationError as error:
+        message = f"This version cannot read what the job was asked for: {error.errors(include_url=False)[0]['msg']}"
+        raise Conflict(f"{message}. Ask for a new one by POST /v1/jobs.") from error
     if job.status in {"failed", "cancelled"} and not isinstance(spec, IngestSpec):
         _fit(session, spec.job if isinstance(spec, QuoteSpec) else spec)
     return queue.retry(session, job_id)

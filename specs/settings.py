@@ -31,6 +31,11 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+def _bare(value: Any) -> Any:
+    """An address of IPv6 without the brackets that it has in a URL."""
+    return value.removeprefix("[").removesuffix("]") if isinstance(value, str) else value
+
+
 class Settings(BaseSettings):
     """Where data lies and how the processes behave."""
 
@@ -38,7 +43,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(default=Path("var"), description="Data folder: database, models, checkpoints.")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; by default SQLite in the data folder.")
-    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    host: Annotated[str, BeforeValidator(_bare)] = Field(default="127.0.0.1", description="Address the API listens on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8000, description="Port the API listens on.")
     api_key: SecretStr | None = Field(default=None, description="When set, every route but health asks for it.")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(default=32 * MEBIBYTE, description="Of one request.")
@@ -104,7 +109,7 @@ class Settings(BaseSettings):
     ingest_memory_bytes: Annotated[int, Field(ge=512 * MEBIBYTE)] = Field(
         default=4 * GIBIBYTE, description="Address space of the process that reads a data set."
     )
-    ingest_seconds: Annotated[float, Field(gt=0)] = Field(
+    ingest_seconds: Annotated[float, Field(gt=0, le=2_592_000)] = Field(
         default=3600.0, description="Of processor time to read one data set."
     )
     array_cache_bytes: Annotated[int, Field(ge=0)] = Field(
@@ -116,7 +121,7 @@ class Settings(BaseSettings):
     upload_idle_seconds: Annotated[float, Field(gt=0)] = Field(
         default=60.0, description="An upload that brings nothing for so long is broken off; it can be taken up again."
     )
-    shutdown_grace_seconds: Annotated[float, Field(gt=0)] = Field(
+    shutdown_grace_seconds: Annotated[float, Field(gt=0, le=86400)] = Field(
         default=20.0, description="What a training gets to write its checkpoint when the worker is asked to stop."
     )
 

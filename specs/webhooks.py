@@ -30,6 +30,8 @@ def check_webhook(url: str, *, secret: str | None) -> None:
 
 
 def _is_address(url: str) -> bool:
+    if not url.isprintable() or any(letter.isspace() for letter in url):
+        return False  # some parsers leave these out, and others do not
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -442,3 +442,14 @@ def test_files_placed_by_hand_are_found(bench: Bench) -> None:
     assert (view["classes"], view["channels"], view["image_size"]) == (list("0123456789"), 1, 28)
     assert view["warnings"]
     assert view["splits"]["test"] == 2000
+
+
+def test_a_limit_on_uploads_is_none_on_the_database(tmp_path: Path) -> None:
+    """Which is a file of the process that reads, too."""
+    settings = new_home(tmp_path / "home").model_copy(update={"max_upload_bytes": 65536})
+    worker = running_worker(settings, PRUNEYARD_MAX_UPLOAD_BYTES="65536")
+    with worker as process, TestClient(create_app(settings), base_url=LOOPBACK) as api:
+        bench = Bench(api, settings, psutil.Process(process.pid))
+        assert (settings.home / "pruneyard.db").stat().st_size > 65536
+        for number in range(3):
+            bench.ready(f"small {number}", zip_of(picture_files(4)))

@@ -13,12 +13,16 @@ from rich.text import Text
 
 from pruneyard.answers import FamilyPredictions, Model, Prediction, Predictions
 from pruneyard.client import Client
+from pruneyard.errors import ApiError
 from pruneyard.figures import console, figure, percent, size, table
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="Id, alias or name of a model.")]
 IMAGES_PER_REQUEST = 32
 WIDE = 140
-Ask = Callable[[Any], Predictions | FamilyPredictions]
+TOO_MUCH = frozenset({413})
+OF_IMAGES = frozenset({415, 422})
+Answers = Predictions | FamilyPredictions
+Ask = Callable[[Any], Answers]
 
 
 def model_commands() -> typer.Typer:
@@ -94,13 +98,21 @@ def predict(
             ask = partial(
                 client.predict_family, family, latency_budget_ms=budget_ms, min_accuracy=min_accuracy, top_k=top
             )
-        answers = [(some, ask(some[0] if len(some) == 1 else some)) for some in _parts(files)]
-    rows = [_answer(*pair) for some, answer in answers for pair in zip(some, answer["predictions"], strict=True)]
+        asked = [each for some in _parts(files) for each in _asked(ask, some)]
+    refused = [(some[0], answer) for some, answer in asked if isinstance(answer, ApiError)]
+    if len(files) == 1 and refused:
+        raise refused[0][1]
+    answers = [(some, answer) for some, answer in asked if not isinstance(answer, ApiError)]
+    rows = {file: _answer(file, told) for some, answer in answers for file, told in _pairs(some, answer)}
     out = console()
-    out.print(table(["file", "label", "probability", "then"], rows))
+    out.print(table(["file", "label", "probability", "then"], [rows.get(file) or _answer(file, {}) for file in files]))
     # Each request chooses anew, so that there may be several.
     for line in filter(None, dict.fromkeys(_chosen(answer) for _, answer in answers)):
         out.print(Text(line))
+    for file, error in refused:
+        console(stderr=True).print(Text(f"{file}: {_why(error)}"))
+    if refused:
+        raise typer.Exit(1)
 
 
 def _files(words: Sequence[str]) -> list[Path]:
@@ -117,7 +129,36 @@ def _parts(files: Sequence[Path]) -> Iterator[Sequence[Path]]:
         yield files[start : start + IMAGES_PER_REQUEST]
 
 
-def _chosen(answers: Predictions | FamilyPredictions) -> str:
+def _asked(ask: Ask, files: Sequence[Path]) -> Iterator[tuple[Sequence[Path], Answers | ApiError]]:
+    """Answers for these files, by halves where they are too much for one request, or one of them is refused."""
+    try:
+        yield files, ask(files[0] if len(files) == 1 else files)
+    except ApiError as error:
+        if not _is_of_images(error):
+            raise
+        if len(files) == 1:
+            yield files, error
+            return
+        for half in (files[: len(files) // 2], files[len(files) // 2 :]):
+            yield from _asked(ask, half)
+
+
+def _is_of_images(error: ApiError) -> bool:
+    pointers = [each.get("pointer", "#") for each in error.errors]
+    named = any(pointer == "#" or pointer.startswith("#/images") for pointer in pointers)
+    return error.status in TOO_MUCH or (error.status in OF_IMAGES and named)
+
+
+def _why(error: ApiError) -> str:
+    told = [part for each in error.errors for part in (each.get("message"), each.get("hint")) if part]
+    return " ".join(told) or error.detail or error.title
+
+
+def _pairs(files: Sequence[Path], answer: Answers) -> Iterator[tuple[Path, Prediction]]:
+    yield from zip(files, answer["predictions"], strict=True)
+
+
+def _chosen(answers: Answers) -> str:
     """Which model of a family answered; nothing where one was named."""
     if "chosen" not in answers:
         return ""
@@ -141,12 +182,13 @@ def _answer(file: Path, prediction: Prediction) -> Sequence[str]:
 
 def _row(model: Model) -> Sequence[str]:
     metrics = model.get("metrics") or {}
+    tested = metrics.get("test_accuracy")
     return [
         model["id"],
         model.get("name") or "",
         model["kind"],
         str((model.get("architecture") or {}).get("name", "")),
-        percent(metrics.get("test_accuracy") or metrics.get("validation_accuracy")),
+        percent(metrics.get("validation_accuracy") if tested is None else tested),
         size(model.get("bytes")),
         figure(model.get("parameters"), ","),
         figure(model.get("nonzero_parameters"), ","),

@@ -18,6 +18,7 @@ from tests.pruneyard import data_sets
 from tests.pruneyard.data_sets import Shelf
 
 PNG = b"\x89PNG\r\n\x1a\n"
+BAD = PNG + b"bad"
 FIELD_ERROR = {
     "pointer": "#/architecture/name",
     "message": "There is no architecture of this name.",
@@ -50,6 +51,7 @@ class FakeService:
     break_stream_after: int | None = None
     break_answers: int = 0
     busy_answers: int = 0
+    most_images: int = 1000
     ready: bool = True
     shelf: Shelf = field(default_factory=Shelf)
     _return: threading.Timer | None = None
@@ -193,6 +195,14 @@ def events(handler: Handler, seen: Seen, _job_id: str) -> None:
 def predict(handler: Handler, seen: Seen, ref: str, **more: Any) -> None:
     multipart = seen.headers["Content-Type"].startswith("multipart/form-data")
     count = seen.body.count(b'name="images"') if multipart else 1
+    if count > handler.service.most_images:
+        handler.problem(413, "Content Too Large")
+        return
+    if BAD in seen.body:
+        number = seen.body[: seen.body.index(BAD)].count(b'name="images"') - 1
+        pointer = f"#/images/{number}" if multipart else "#"
+        handler.problem(422, "Unprocessable Content", errors=[{"pointer": pointer, "message": "This is no image."}])
+        return
     label = "8" if ref == "always 8" else chr(seen.body[-1]) if not multipart else "3"
     guess = {"label": label, "index": 3, "probability": 0.75}
     answer = {**guess, "top": [guess, {"label": "5", "index": 5, "probability": 0.125}]}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pruneyard.errors import PruneyardError
 from pruneyard.figures import duration, figure, size
 from pruneyard.measurement import Measured, compare, held_out_images
 from pruneyard.progress import follow
-from tests.pruneyard.conftest import PNG, FakeService
+from tests.pruneyard.conftest import BAD, PNG, FakeService
 
 SUCCEEDED = {"status": "succeeded", "result": {"model": "mdl_1"}}
 
@@ -207,6 +208,32 @@ def test_predict_prints_a_row_for_each_file(tmp_path: Path) -> None:
     result = run("predict", "best", *map(str, files), "--top", "2")
     assert result.exit_code == 0, result.output
     assert result.output.count("5 12.50 %") == 40
+
+
+def test_predict_asks_in_parts_that_are_taken_and_names_files_that_are_not(
+    service: FakeService, tmp_path: Path
+) -> None:
+    """Few photos are as many pixels, or bytes, as a request may have."""
+    service.most_images = 5
+    files = [tmp_path / f"{number}.png" for number in range(40)]
+    for number, file in enumerate(files):
+        file.write_bytes(BAD if number in {3, 36} else PNG)
+    result = run("predict", "best", *map(str, files), "--top", "2")
+    assert result.exit_code == 1
+    assert result.output.count("5 12.50 %") == 38
+    assert result.output.count("could not be read") == 2
+    for number in (3, 36):
+        assert f"{files[number]}: This is no image." in result.stderr
+    alone = run("predict", "best", str(files[3]))
+    assert (alone.exit_code, "This is no image." in alone.stderr) == (1, True)
+
+
+def test_what_a_terminal_cannot_show_is_shown_by_numbers(service: FakeService) -> None:
+    service.add_job(name="猫", status="succeeded")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command_line("jobs"), capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "\\u732b" in done.stdout
 
 
 def test_predict_says_which_model_of_a_family_answered(service: FakeService, tmp_path: Path) -> None:

@@ -64,6 +64,16 @@ def test_busy_answers_are_tried_again(client: Client, service: FakeService) -> N
         client.job(job_id)
 
 
+def test_a_service_that_starts_anew_is_waited_for(client: Client, service: FakeService) -> None:
+    """What stands before it answers 503 for it meanwhile, longer than a request is repeated."""
+    job = service.add_job(status="succeeded")
+    service.busy_answers = 6
+    assert client.wait(job)["status"] == "succeeded"
+    service.busy_answers = 6
+    assert list(client.events(job)) == []
+    assert service.busy_answers == 0
+
+
 def test_a_service_that_is_not_there_says_how_to_start_it() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -72,10 +82,11 @@ def test_a_service_that_is_not_there_says_how_to_start_it() -> None:
             client.job("job_1")
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://[::1"])
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://[::1", "http://me:secret@host"])
 def test_what_is_no_url_is_refused(url: str) -> None:
-    with pytest.raises(PruneyardError, match="URL"):
+    with pytest.raises(PruneyardError, match="URL") as refused:
         Client(url)
+    assert "secret" not in str(refused.value)
 
 
 def test_proxies_of_the_environment_are_not_for_loopback(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:

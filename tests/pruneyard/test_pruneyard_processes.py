@@ -22,7 +22,7 @@ from pruneyard.installation import (
     require_free_port,
     wait_until_ready,
 )
-from pruneyard.processes import Child, ChildDied, Children
+from pruneyard.processes import Child, ChildDied, Children, grace_of
 
 POLITE = """
 import signal, sys, time
@@ -241,3 +241,10 @@ def test_a_taken_port_is_named() -> None:
 )
 def test_the_url_that_reaches_a_host(host: str, url: str) -> None:
     assert Installation(home=Path("unused"), host=host, port=1).url == url
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"), [(None, 25), ("60", 65), ("0.5", 5.5), ("inf", 25), ("soon", 25), ("-1", 25)]
+)
+def test_a_worker_has_the_time_that_it_gives_its_jobs(given: str | None, wanted: float) -> None:
+    assert grace_of({} if given is None else {"PRUNEYARD_SHUTDOWN_GRACE_SECONDS": given}) == wanted

@@ -16,7 +16,7 @@ from specs.architectures import ARCHITECTURES
 from specs.optimizers import OPTIMIZERS
 from specs.schedules import SCHEDULES
 from specs.settings import Settings
-from store import models
+from store import models, queue
 from store.database import Database
 from tests.problems import problem_of
 
@@ -288,6 +288,18 @@ def test_a_clone_on_other_images_takes_a_batch_that_fits_them(
         body = {"kind": "distill", "teacher": "tiny", "architecture": "mlp", "batch_size": too_many}
         job = trained_api.post("/v1/jobs", json=body).json()["id"]
         problem_of(trained_api.post(f"/v1/jobs/{job}/clone", json={"teacher": "tiny pruned"}), 422, "#/batch_size")
+
+
+def test_a_job_of_another_version_is_not_tried_again(api: TestClient, settings: Settings) -> None:
+    """One whose network, say, is no longer installed."""
+    job = api.post("/v1/jobs", json=GOOD).json()["id"]
+    api.post(f"/v1/jobs/{job}/cancel")
+    database = Database.of(settings)
+    with database.write() as session:
+        row = queue.find_job(session, job)
+        row.spec = row.spec.replace('"name":"mlp"', '"name":"elsewhere"')
+    database.close()
+    assert "cannot read" in problem_of(api.post(f"/v1/jobs/{job}/retry"), 409)["detail"]
 
 
 @pytest.mark.parametrize("name", list(examples.CHANGES))

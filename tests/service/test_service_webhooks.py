@@ -249,6 +249,8 @@ def test_without_an_address_nothing_is_kept_to_be_told(settings: Settings, datab
         ("ftp://example.org/", SECRET, "PRUNEYARD_WEBHOOK_URL"),
         ("https://me:HIDDEN@example.org/", SECRET, "PRUNEYARD_WEBHOOK_URL"),
         ("https://", SECRET, "PRUNEYARD_WEBHOOK_URL"),
+        ("https://example.org/\r", SECRET, "PRUNEYARD_WEBHOOK_URL"),
+        (" https://example.org/", SECRET, "PRUNEYARD_WEBHOOK_URL"),
         ("https://example.org:HIDDEN/", SECRET, "PRUNEYARD_WEBHOOK_URL"),
     ],
 )

@@ -153,6 +153,19 @@ def test_hosts_that_others_may_reach(host: str) -> None:
     assert not is_loopback(host)
 
 
+@pytest.mark.parametrize("name", ["PRUNEYARD_INGEST_SECONDS", "PRUNEYARD_SHUTDOWN_GRACE_SECONDS"])
+def test_seconds_that_no_clock_counts_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("inf", "1e300", "nan", "0"):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(BadSettings, match=name):
+            load_settings()
+
+
+def test_an_address_may_have_the_brackets_of_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNEYARD_HOST", "[::1]")
+    assert load_settings().host == "::1"
+
+
 def test_bad_settings_are_told_without_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRUNEYARD_API_KEY", "  ")
     with pytest.raises(BadSettings, match="blank"):

@@ -33,6 +33,7 @@ class Files:
 
 
 LISTED_REJECTED = 1000
+LEAST_FILE_BYTES = 1 << 32
 
 
 def ingest(run: Run, spec: IngestSpec) -> None:
@@ -116,7 +117,8 @@ def _limits(settings: Settings) -> Limits:
 def _limit(settings: Settings) -> None:
     limit_this_process(
         memory_bytes=settings.ingest_memory_bytes,
-        file_bytes=settings.max_upload_bytes,
+        # The database and its log are files of this process too, and what is read is counted by itself.
+        file_bytes=max(settings.max_upload_bytes, LEAST_FILE_BYTES),
         cpu_seconds=settings.ingest_seconds,
     )
 

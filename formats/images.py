@@ -48,9 +48,11 @@ MAX_SIDE = 65_535
 MAX_SCANS = 100
 END_OF_PICTURE = 0xD9
 SCAN = b"\xff\xda"
-# ITU T.81, B.1.1: what begins a part of a JPEG, but for what may stand within a scan.
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_BARE_MARKERS = b"\x01\xd8"  # without a length
+# ITU T.81, B.1.1.3: what begins a part of a JPEG. Others may stand within a scan, and have no length for a decoder.
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
+_BARE_MARKERS = b"\xd8"
+# Far more than pictures have; to count on takes as long as to decode.
+MAX_PARTS = 10_000
 # Pillow decodes runs of a BMP in Python, which takes a second for some millions of pixels.
 MAX_RUN_PIXELS = 1 << 20
 
@@ -214,15 +216,16 @@ def _why_slow(image: Image.Image, data: bytes) -> str | None:
 
 def _has_many_scans(data: bytes) -> bool:
     """Whether the first picture of a JPEG has; pictures within it, or a film after it, are none of its scans."""
-    scans, at = 0, 0
-    while scans <= MAX_SCANS and (found := _MARKER.search(data, at)) is not None:
+    scans, parts, at = 0, 0, 0
+    while max(scans - MAX_SCANS, parts - MAX_PARTS) <= 0 and (found := _MARKER.search(data, at)) is not None:
+        parts += 1
         at, marker = found.end(), data[found.end() - 1]
         if marker == END_OF_PICTURE:
             return False
         scans += marker == SCAN[1]
         if marker not in _BARE_MARKERS:
             at += int.from_bytes(data[at : at + 2], "big")
-    return scans > MAX_SCANS
+    return max(scans - MAX_SCANS, parts - MAX_PARTS) > 0
 
 
 def _identify(data: bytes) -> Image.Image:

@@ -58,7 +58,8 @@ def prepare(path):
     return ((pixels / 255 - np.float32(how["mean"])) / np.float32(how["std"])).transpose(2, 0, 1)
 
 
-sys.stdout.reconfigure(errors="backslashreplace")
+if hasattr(sys.stdout, "reconfigure"):
+    sys.stdout.reconfigure(errors="backslashreplace")
 images = np.stack([prepare(path) for path in sys.argv[1:]])
 {run}
 for path, row in zip(sys.argv[1:], logits):

@@ -136,12 +136,12 @@ def _checked_key(api_key: str) -> bytes:
 
 
 def _checked_url(url: str) -> str:
+    if "@" in url:
+        raise PruneyardError("The URL of the service holds a user or a password; its key is PRUNEYARD_API_KEY.")
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise PruneyardError(f"{url!r} is not a URL: {error}.") from error
-    if parsed.userinfo:
-        raise PruneyardError("The URL of the service holds a user or a password; its key is PRUNEYARD_API_KEY.")
     if parsed.scheme not in {"http", "https"} or not parsed.host:
         raise PruneyardError(f"{url!r} is not the URL of a service; give one such as http://127.0.0.1:8000.")
     return url.rstrip("/")

@@ -16,6 +16,10 @@ class PruneyardError(Exception):
     """Base of all errors this package raises on purpose."""
 
 
+class BadFile(PruneyardError):
+    """What was given as an image is none, or cannot be read here."""
+
+
 class NotReachable(PruneyardError):
     """Nothing answered at the service's address."""
 

@@ -6,7 +6,7 @@ import mimetypes
 from os import PathLike
 from pathlib import Path
 
-from pruneyard.errors import PruneyardError
+from pruneyard.errors import BadFile, PruneyardError
 
 Image = str | PathLike[str] | bytes
 
@@ -30,7 +30,7 @@ def image_part(image: Image) -> tuple[str, bytes, str]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise PruneyardError(f"{image}: {error.strerror}.") from error
+        raise BadFile(f"{image}: {error.strerror}.") from error
     # A name may be anything where files are named by bytes; nobody reads it.
     return path.name.encode(errors="replace").decode(), content, _media_type(content, str(image))
 
@@ -41,5 +41,5 @@ def _media_type(content: bytes, name: str) -> str:
     known = next((media for start, media in SIGNATURES.items() if content.startswith(start)), None)
     guessed = known or mimetypes.guess_type(name)[0] or ""
     if not guessed.startswith("image/"):
-        raise PruneyardError(f"{name}: this does not look like an image.")
+        raise BadFile(f"{name}: this does not look like an image.")
     return guessed

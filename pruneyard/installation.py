@@ -35,7 +35,8 @@ class Installation:
     @property
     def url(self) -> str:
         """Where this machine reaches the API."""
-        host = ANY_ADDRESS.get(self.host, self.host).strip("[]")
+        bare = self.host.strip("[]")
+        host = ANY_ADDRESS.get(bare, bare)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property

@@ -98,8 +98,10 @@ class Child:
 
 def grace_of(environment: Mapping[str, str]) -> float:
     """Seconds that a worker with these settings may take to stop; what is no number it refuses itself."""
+    # As the settings are read, whatever the case of their names.
+    given = {name.upper(): value for name, value in environment.items()}
     with suppress(KeyError, ValueError):
-        seconds = float(environment["PRUNEYARD_SHUTDOWN_GRACE_SECONDS"])
+        seconds = float(given["PRUNEYARD_SHUTDOWN_GRACE_SECONDS"])
         if 0 < seconds < math.inf:
             return seconds + MORE_SECONDS
     return GRACE_SECONDS + MORE_SECONDS

@@ -68,8 +68,9 @@ def retry(session: Session, job_id: str) -> Job:
     try:
         spec = parse_job(job.spec)
     except ValidationError as error:
-        message = f"This version cannot read what the job was asked for: {error.errors(include_url=False)[0]['msg']}"
-        raise Conflict(f"{message}. Ask for a new one by POST /v1/jobs.") from error
+        why = error.errors(include_url=False)[0]["msg"].rstrip(".")
+        message = f"This version cannot read what the job was asked for: {why}."
+        raise Conflict(f"{message} Ask for a new one by POST /v1/jobs.") from error
     if job.status in {"failed", "cancelled"} and not isinstance(spec, IngestSpec):
         _fit(session, spec.job if isinstance(spec, QuoteSpec) else spec)
     return queue.retry(session, job_id)

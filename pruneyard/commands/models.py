@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pruneyard.answers import FamilyPredictions, Model, Prediction, Predictions
 from pruneyard.client import Client
-from pruneyard.errors import ApiError
+from pruneyard.errors import ApiError, BadFile, PruneyardError
 from pruneyard.figures import console, figure, percent, size, table
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="Id, alias or name of a model.")]
@@ -99,10 +99,10 @@ def predict(
                 client.predict_family, family, latency_budget_ms=budget_ms, min_accuracy=min_accuracy, top_k=top
             )
         asked = [each for some in _parts(files) for each in _asked(ask, some)]
-    refused = [(some[0], answer) for some, answer in asked if isinstance(answer, ApiError)]
+    refused = [(some[0], answer) for some, answer in asked if isinstance(answer, PruneyardError)]
     if len(files) == 1 and refused:
         raise refused[0][1]
-    answers = [(some, answer) for some, answer in asked if not isinstance(answer, ApiError)]
+    answers = [(some, answer) for some, answer in asked if not isinstance(answer, PruneyardError)]
     rows = {file: _answer(file, told) for some, answer in answers for file, told in _pairs(some, answer)}
     out = console()
     out.print(table(["file", "label", "probability", "then"], [rows.get(file) or _answer(file, {}) for file in files]))
@@ -110,7 +110,7 @@ def predict(
     for line in filter(None, dict.fromkeys(_chosen(answer) for _, answer in answers)):
         out.print(Text(line))
     for file, error in refused:
-        console(stderr=True).print(Text(f"{file}: {_why(error)}"))
+        console(stderr=True).print(Text(_why(file, error)))
     if refused:
         raise typer.Exit(1)
 
@@ -129,12 +129,12 @@ def _parts(files: Sequence[Path]) -> Iterator[Sequence[Path]]:
         yield files[start : start + IMAGES_PER_REQUEST]
 
 
-def _asked(ask: Ask, files: Sequence[Path]) -> Iterator[tuple[Sequence[Path], Answers | ApiError]]:
+def _asked(ask: Ask, files: Sequence[Path]) -> Iterator[tuple[Sequence[Path], Answers | ApiError | BadFile]]:
     """Answers for these files, by halves where they are too much for one request, or one of them is refused."""
     try:
         yield files, ask(files[0] if len(files) == 1 else files)
-    except ApiError as error:
-        if not _is_of_images(error):
+    except (ApiError, BadFile) as error:
+        if isinstance(error, ApiError) and not _is_of_images(error):
             raise
         if len(files) == 1:
             yield files, error
@@ -149,9 +149,11 @@ def _is_of_images(error: ApiError) -> bool:
     return error.status in TOO_MUCH or (error.status in OF_IMAGES and named)
 
 
-def _why(error: ApiError) -> str:
+def _why(file: Path, error: PruneyardError) -> str:
+    if not isinstance(error, ApiError):
+        return str(error)  # which names it
     told = [part for each in error.errors for part in (each.get("message"), each.get("hint")) if part]
-    return " ".join(told) or error.detail or error.title
+    return f"{file}: {' '.join(told) or error.detail or error.title}"
 
 
 def _pairs(files: Sequence[Path], answer: Answers) -> Iterator[tuple[Path, Prediction]]:

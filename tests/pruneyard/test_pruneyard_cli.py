@@ -224,6 +224,10 @@ def test_predict_asks_in_parts_that_are_taken_and_names_files_that_are_not(
     assert result.output.count("could not be read") == 2
     for number in (3, 36):
         assert f"{files[number]}: This is no image." in result.stderr
+    (tmp_path / "notes.txt").write_text("no image")
+    result = run("predict", "best", *map(str, files[:2]), str(tmp_path / "notes.txt"), str(files[2]))
+    assert (result.exit_code, result.output.count("5 12.50 %")) == (1, 3)
+    assert "notes.txt: this does not look like an image" in result.stderr
     alone = run("predict", "best", str(files[3]))
     assert (alone.exit_code, "This is no image." in alone.stderr) == (1, True)
 

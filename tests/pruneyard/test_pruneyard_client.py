@@ -82,7 +82,10 @@ def test_a_service_that_is_not_there_says_how_to_start_it() -> None:
             client.job("job_1")
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://[::1", "http://me:secret@host"])
+WITH_PASSWORDS = ["http://me:secret@host", "http://me:secret@[::1", "me:secret@h:80"]
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://[::1", *WITH_PASSWORDS])
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(PruneyardError, match="URL") as refused:
         Client(url)

@@ -247,4 +247,5 @@ def test_the_url_that_reaches_a_host(host: str, url: str) -> None:
     ("given", "wanted"), [(None, 25), ("60", 65), ("0.5", 5.5), ("inf", 25), ("soon", 25), ("-1", 25)]
 )
 def test_a_worker_has_the_time_that_it_gives_its_jobs(given: str | None, wanted: float) -> None:
-    assert grace_of({} if given is None else {"PRUNEYARD_SHUTDOWN_GRACE_SECONDS": given}) == wanted
+    for name in ("PRUNEYARD_SHUTDOWN_GRACE_SECONDS", "pruneyard_shutdown_grace_seconds"):
+        assert grace_of({} if given is None else {name: given}) == wanted

@@ -171,6 +171,12 @@ BAD_IMAGES: dict[str, tuple[Callable[[bytes], bytes], int, str]] = {
     "without its palette": (lambda _: without_palette(), 422, "truncated"),
     "scans without end": (lambda data: many_scans(data, 101), 422, "too_large"),
     "scans of several pictures": (lambda data: many_scans(data, 101, kind="MPO"), 422, "too_large"),
+    "scans behind a marker without a length": (lambda data: hidden_scans(data, b"\xff\xff"), 422, "too_large"),
+    "scans behind an end that is none": (
+        lambda data: hidden_scans(data, b"\x00\x06\xff\xfe\x00\x04\xff\xd9"),
+        422,
+        "too_large",
+    ),
     "runs": (lambda _: runs(1025, 1024), 422, "too_large"),
 }
 
@@ -190,6 +196,14 @@ def many_scans(data: bytes, count: int, *, kind: str = "JPEG") -> bytes:
     last = jpeg.rindex(b"\xff\xda", 0, end)
     more = count - jpeg.count(b"\xff\xda", 0, end)
     return jpeg[:end] + jpeg[last:end] * more + jpeg[end:]
+
+
+def hidden_scans(data: bytes, after: bytes) -> bytes:
+    """A JPEG with restarts, in which a decoder passes over a marker of no meaning, and with it nothing that follows."""
+    jpeg = png(_grey(data), kind="JPEG", progressive=True, restart_marker_rows=1)
+    last, end = jpeg.rindex(b"\xff\xda"), jpeg.rindex(b"\xff\xd9")
+    head = jpeg[last : last + 2 + int.from_bytes(jpeg[last + 2 : last + 4], "big")]
+    return jpeg[:end] + head + b"\xff\x02" + after + head * 101 + jpeg[end:]
 
 
 def runs(width: int, height: int) -> bytes:

@@ -216,16 +216,17 @@ def _why_slow(image: Image.Image, data: bytes) -> str | None:
 
 def _has_many_scans(data: bytes) -> bool:
     """Whether the first picture of a JPEG has; pictures within it, or a film after it, are none of its scans."""
-    scans, parts, at = 0, 0, 0
-    while max(scans - MAX_SCANS, parts - MAX_PARTS) <= 0 and (found := _MARKER.search(data, at)) is not None:
-        parts += 1
-        at, marker = found.end(), data[found.end() - 1]
-        if marker == END_OF_PICTURE:
+    scans = parts = at = 0
+    while scans <= MAX_SCANS and parts <= MAX_PARTS:
+        found = _MARKER.search(data, at)
+        if found is None or data[found.end() - 1] == END_OF_PICTURE:
             return False
+        at, marker = found.end(), data[found.end() - 1]
+        parts += 1
         scans += marker == SCAN[1]
         if marker not in _BARE_MARKERS:
             at += int.from_bytes(data[at : at + 2], "big")
-    return max(scans - MAX_SCANS, parts - MAX_PARTS) > 0
+    return True
 
 
 def _identify(data: bytes) -> Image.Image:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from nets.gradients import undoing
 from nets.probe_cache import ProbeCache
 from nets.probe_step import processor
 from specs.devices import Finding
@@ -163,20 +165,14 @@ def _draws(module: nn.Module) -> bool:
     return (isinstance(module, _DropoutNd) and module.p > 0) or isinstance(module, nn.RReLU)
 
 
-class _as_before:  # noqa: N801 - reads as a statement of what is the case
+@contextmanager
+def _as_before(network: nn.Module) -> Iterator[None]:
     """At the end of the block the network is as it was: statistics of batch normalisation, and no gradients."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
-
-    def __enter__(self) -> None:
-        self._buffers = [buffer.clone() for buffer in self._network.buffers()]
-
-    @torch.no_grad()
-    def __exit__(self, *_: object) -> None:
-        for buffer, before in zip(self._network.buffers(), self._buffers, strict=True):
-            buffer.copy_(before)
-        self._network.zero_grad(set_to_none=True)
+    undo = undoing(network)
+    try:
+        yield
+    finally:
+        undo()
 
 
 def _failed(error: Exception) -> str:

@@ -96,6 +96,19 @@ def forget(network: nn.Module, masks: Masks, optimizer: optim.Optimizer) -> None
                 value.masked_fill_(mask, 0.0)
 
 
+def undoing(network: nn.Module) -> Callable[[], None]:
+    """Has a network as it is now: the call gives its buffers their values of now, and takes all gradients away."""
+    before = [buffer.clone() for buffer in network.buffers()]
+
+    @torch.no_grad()
+    def undo() -> None:
+        for buffer, value in zip(network.buffers(), before, strict=True):
+            buffer.copy_(value)
+        network.zero_grad(set_to_none=True)
+
+    return undo
+
+
 def clip(network: nn.Module, norm: float | None) -> None:
     """Scales all gradients down to this norm, if theirs is larger (Pascanu et al., arXiv 1211.5063, algorithm 1)."""
     if norm is not None:

@@ -273,13 +273,11 @@ def _step(run: _Run, progress: Progress, batches: Iterator[Batch]) -> None:
 
 def _take_together(run: _Run, progress: Progress, batches: Iterable[Batch]) -> Tally:
     """Several batches as one; if the training is to stop meanwhile, the step before is the last one."""
-    before = [buffer.clone() for buffer in run.network.buffers()]
+    undo = gradients.undoing(run.network)
     try:
         return _take(run, batches, alone=False, told=lambda: _work_on(run, progress))
     except Interrupted:
-        for buffer, value in zip(run.network.buffers(), before, strict=True):
-            buffer.copy_(value)
-        run.trained.optimizer.zero_grad(set_to_none=True)
+        undo()
         if progress.step > 0:  # else the checkpoint at the end of the last epoch has it all, and may be the best
             _save(run, progress, best=False)
         raise

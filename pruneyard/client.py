@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from pruneyard.answers import Alias, AliasMove, Dataset, EpochMetrics, Event, FamilyPredictions, Job, Model, Predictions
 from pruneyard.connection import Connection, checked
-from pruneyard.errors import AWAY, ApiError, DatasetFailed, JobFailed, NotReachable, PruneyardError, WaitTimeout
+from pruneyard.errors import Away, DatasetFailed, JobFailed, NotReachable, PruneyardError, WaitTimeout
 from pruneyard.events import FINISHED, EventStream
 from pruneyard.images import Image, image_part
 from pruneyard.packing import Archive, pack
@@ -331,9 +331,8 @@ class Client:
             try:
                 yield ask()
                 seen = time.monotonic()
-            except (NotReachable, ApiError) as error:
-                away = isinstance(error, NotReachable) or error.status in AWAY
-                if not away or time.monotonic() - seen > OUTAGE_SECONDS:
+            except (NotReachable, Away):
+                if time.monotonic() - seen > OUTAGE_SECONDS:
                     raise
             if time.monotonic() > end:
                 return

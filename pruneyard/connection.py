@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 import httpx
 
 from pruneyard.answers import FieldProblem
-from pruneyard.errors import ApiError, NotReachable, PruneyardError
+from pruneyard.errors import AWAY, ApiError, Away, NotReachable, PruneyardError
 
 ATTEMPTS = 4
 FIRST_DELAY = 0.1
@@ -107,7 +107,8 @@ def checked(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
     problem = _problem(response)
-    raise ApiError(
+    kind = Away if response.status_code in AWAY else ApiError
+    raise kind(
         response.status_code,
         str(problem.get("title") or response.reason_phrase or "Error"),
         detail=str(problem.get("detail") or ""),

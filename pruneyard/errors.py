@@ -8,7 +8,6 @@ from typing import Any
 from pruneyard.answers import Dataset, FieldProblem, Job
 
 UNAUTHORIZED = 401
-# What is answered in place of a service that is starting anew, or has no time.
 AWAY = frozenset({502, 503, 504})
 
 
@@ -68,6 +67,10 @@ class ApiError(PruneyardError):
         if self.status == UNAUTHORIZED:
             lines.append("Set PRUNEYARD_API_KEY to the key of the service.")
         return "\n".join(lines)
+
+
+class Away(ApiError):
+    """Something answers in the place of a service that is starting anew, or it has no time (502, 503, 504)."""
 
 
 class JobFailed(PruneyardError):

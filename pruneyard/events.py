@@ -11,7 +11,7 @@ import httpx
 
 from pruneyard.answers import Event, Job
 from pruneyard.connection import Connection, checked
-from pruneyard.errors import AWAY, ApiError, NotReachable, PruneyardError
+from pruneyard.errors import Away, NotReachable, PruneyardError
 
 FINISHED = frozenset({"succeeded", "failed", "cancelled"})
 NO_STREAM = frozenset({405, 406, 501})
@@ -70,12 +70,7 @@ class EventStream:
                 # A server that shuts down ends its streams in good order too: once a job is
                 # finished, one more look from the last id on shows what was missed.
                 known, finished = finished, self._job()["status"] in FINISHED
-            except (httpx.TransportError, NotReachable) as error:
-                self._pause(error)
-                continue
-            except ApiError as error:
-                if error.status not in AWAY:
-                    raise
+            except (httpx.TransportError, NotReachable, Away) as error:
                 self._pause(error)
                 continue
             if finished and (known or self._last_id is None):

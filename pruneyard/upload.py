@@ -10,7 +10,7 @@ import httpx
 
 from pruneyard.answers import Dataset, UploadState
 from pruneyard.connection import Connection, checked, content_of
-from pruneyard.errors import ApiError, DatasetFailed, NotReachable, PruneyardError
+from pruneyard.errors import AWAY, ApiError, DatasetFailed, NotReachable, PruneyardError
 from pruneyard.packing import Archive
 
 MEBIBYTE = 1024 * 1024
@@ -22,7 +22,7 @@ PIECE_BYTES = MEBIBYTE // 4
 PATIENCE = 75.0
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 5.0
-BUSY = frozenset({408, 429, 502, 503, 504})
+BUSY = AWAY | {408, 429}
 # Bytes of a request of ours that broke may still be written when the next one asks.
 MOST_GROWTHS = 2
 

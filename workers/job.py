@@ -48,6 +48,7 @@ from store.database import Database
 from store.errors import LostClaim, NotFound, StorageFault, StorageFull, StoreBusy
 from store.queue import Claim
 from store.room import room
+from store.tables import Checkpoint
 from workers.child import KEEP_MEMORY, NO_ROOM, STOP, STORE_FAILED, Stop
 from workers.memory import advice, memory_available
 from workers.run import Run, Stopped
@@ -150,7 +151,7 @@ def _run(run: Run) -> None:
     except (LostClaim, StoreBusy, StorageFault):
         raise
     except Interrupted:
-        then = "begins anew" if run.newest_checkpoint() is None else "goes on from its checkpoint"
+        then = "begins anew" if _newest(run) is None else "goes on from its checkpoint"
         _release(run, f"{run.why_stopped}; the job {then}.")
     except Stopped:
         _release(run, f"{run.why_stopped}; the job begins anew.")
@@ -187,10 +188,15 @@ def _explain(run: Run, error: Exception) -> tuple[str, str]:
     return "error", f"{type(error).__name__}: {str(error)[:500]}"
 
 
+def _newest(run: Run) -> Checkpoint | None:
+    """The newest checkpoint that is on record, whole or not."""
+    with run.database.read() as session:
+        return next(iter(list_checkpoints(session, run.claim.job_id)), None)
+
+
 def _what_is_left(run: Run) -> str:
     """What to do about a training that has diverged, and what there is of it."""
-    with run.database.read() as session:
-        newest = next(iter(list_checkpoints(session, run.claim.job_id)), None)
+    newest = _newest(run)
     kept = "There is no checkpoint from before."
     if newest is not None:
         kept = f"The last checkpoint from before, after step {newest.step} of epoch {newest.epoch + 1}, is kept."

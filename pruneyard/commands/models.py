@@ -19,8 +19,7 @@ from pruneyard.figures import console, figure, percent, size, table
 Ref = Annotated[str, typer.Argument(metavar="REF", help="Id, alias or name of a model.")]
 IMAGES_PER_REQUEST = 32
 WIDE = 140
-TOO_MUCH = frozenset({413})
-OF_IMAGES = frozenset({415, 422})
+TOO_MUCH, OF_IMAGES = 413, frozenset({415, 422})
 Answers = Predictions | FamilyPredictions
 Ask = Callable[[Any], Answers]
 
@@ -103,7 +102,8 @@ def predict(
     if len(files) == 1 and refused:
         raise refused[0][1]
     answers = [(some, answer) for some, answer in asked if not isinstance(answer, PruneyardError)]
-    rows = {file: _answer(file, told) for some, answer in answers for file, told in _pairs(some, answer)}
+    told = [pair for some, answer in answers for pair in zip(some, answer["predictions"], strict=True)]
+    rows = {file: _answer(file, prediction) for file, prediction in told}
     out = console()
     out.print(table(["file", "label", "probability", "then"], [rows.get(file) or _answer(file, {}) for file in files]))
     # Each request chooses anew, so that there may be several.
@@ -146,7 +146,7 @@ def _asked(ask: Ask, files: Sequence[Path]) -> Iterator[tuple[Sequence[Path], An
 def _is_of_images(error: ApiError) -> bool:
     pointers = [each.get("pointer", "#") for each in error.errors]
     named = any(pointer == "#" or pointer.startswith("#/images") for pointer in pointers)
-    return error.status in TOO_MUCH or (error.status in OF_IMAGES and named)
+    return error.status == TOO_MUCH or (error.status in OF_IMAGES and named)
 
 
 def _why(file: Path, error: PruneyardError) -> str:
@@ -154,10 +154,6 @@ def _why(file: Path, error: PruneyardError) -> str:
         return str(error)  # which names it
     told = [part for each in error.errors for part in (each.get("message"), each.get("hint")) if part]
     return f"{file}: {' '.join(told) or error.detail or error.title}"
-
-
-def _pairs(files: Sequence[Path], answer: Answers) -> Iterator[tuple[Path, Prediction]]:
-    yield from zip(files, answer["predictions"], strict=True)
 
 
 def _chosen(answers: Answers) -> str:
